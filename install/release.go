@@ -1,0 +1,300 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sealift/sealift/internal/chart"
+	"github.com/sealift/sealift/internal/oci"
+	"github.com/sealift/sealift/internal/progress"
+	"github.com/sealift/sealift/internal/release"
+	"github.com/sealift/sealift/manifest"
+	"github.com/sealift/sealift/verify"
+)
+
+// MissingImageError says that an object would use an image that the bundle does not carry.
+type MissingImageError struct {
+	Reference string
+	Chart     string
+	Object    string
+	Path      string
+}
+
+// Error names image, object and chart.
+func (e *MissingImageError) Error() string {
+	return fmt.Sprintf("image %q (%s of %s in chart %s) is not in the bundle", e.Reference, e.Path, e.Object, e.Chart)
+}
+
+// PreflightError says why an install is refused before anything was changed.
+type PreflightError struct{ Err error }
+
+// Error is that of the cause.
+func (e *PreflightError) Error() string { return "refused before any change: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *PreflightError) Unwrap() error { return e.Err }
+
+// Release is a release of the bundle, ready to be installed.
+type Release struct {
+	Name      string
+	Namespace string
+	Chart     *chart.Chart
+	Values    map[string]any
+	// targets maps source references to those in the target registry.
+	targets map[string]string
+}
+
+// Releases reads the charts and values of b, whose images have been, or will be, seeded as
+// images says.
+func Releases(b *verify.Bundle, images []SeededImage) ([]*Release, error) {
+	targets := make(map[string]string, len(images))
+	for _, i := range images {
+		targets[i.Source] = i.Target
+	}
+	var all []*Release
+	for i := range b.Manifest().Charts {
+		mc := &b.Manifest().Charts[i]
+		raw, err := b.ReadBlob(mc.Archive.Digest, manifest.MaxArchiveBytes)
+		if err != nil {
+			return nil, err
+		}
+		c, err := chart.Parse(raw)
+		if err != nil {
+			return nil, err
+		}
+		var files []chart.ValuesFile
+		for _, v := range mc.Values {
+			raw, err := b.ReadBlob(v.Digest, manifest.MaxValuesBytes)
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, chart.ValuesFile{Name: v.Name, Data: raw})
+		}
+		values, err := chart.MergeValues(files)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, &Release{Name: mc.Release, Namespace: mc.Namespace, Chart: c, Values: values, targets: targets})
+	}
+	return all, nil
+}
+
+// PostRender is what happens to rendered documents before they reach the cluster: images
+// point to the target registry, pinned by digest, and objects that hold data are kept when a
+// release goes. Hooks and tests pass here too. Errors wrap *MissingImageError.
+func (r *Release) PostRender(docs []byte) ([]byte, error) {
+	docs, err := chart.RewriteImages(docs, func(use chart.ImageUse) (string, error) {
+		ref, err := oci.Normalize(use.Reference)
+		if err != nil {
+			return "", err
+		}
+		target, ok := r.targets[ref.String()]
+		if !ok {
+			return "", &MissingImageError{use.Reference, r.Chart.Name, use.Object, use.Path}
+		}
+		return target, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return chart.KeepData(docs)
+}
+
+// render returns the objects as they would reach a cluster of kubeVersion.
+func (r *Release) render(ctx context.Context, kubeVersion string, upgrade bool) ([]byte, error) {
+	docs, err := r.Chart.Render(ctx, chart.RenderOptions{
+		Release: r.Name, Namespace: r.Namespace, Values: r.Values, KubeVersion: kubeVersion, IsUpgrade: upgrade,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.PostRender(docs)
+}
+
+// ReleasePlan is what an install would do with one release.
+type ReleasePlan struct {
+	Release   string `json:"release"`
+	Namespace string `json:"namespace"`
+	Chart     string `json:"chart"`
+	Version   string `json:"version"`
+	// Action is "install" or "upgrade", or "install or upgrade" where no cluster was asked.
+	Action string `json:"action"`
+	// From is the revision that a failure would go back to.
+	From *release.State `json:"from,omitempty"`
+	// Objects are the rewritten objects, as YAML documents.
+	Objects string `json:"objects"`
+}
+
+// Plan says what an install would do with the releases. cluster may be nil: then nothing is
+// asked of it. It changes nothing. A release that cannot be rendered, or that would use images
+// which the bundle does not carry, is a *PreflightError.
+func Plan(ctx context.Context, releases []*Release, cluster *release.Cluster) ([]ReleasePlan, error) {
+	version := ""
+	if cluster != nil {
+		var err error
+		if version, err = cluster.Version(ctx); err != nil {
+			return nil, err
+		}
+	}
+	plans := []ReleasePlan{}
+	for _, r := range releases {
+		p := ReleasePlan{Release: r.Name, Namespace: r.Namespace, Chart: r.Chart.Name, Version: r.Chart.Version, Action: "install or upgrade"}
+		if cluster != nil {
+			state, err := cluster.Current(ctx, r.Name, r.Namespace)
+			if err != nil {
+				return nil, err
+			}
+			p.From, p.Action = state, release.ActionInstall
+			if state != nil {
+				p.Action = release.ActionUpgrade
+			}
+		}
+		docs, err := r.render(ctx, version, p.From != nil)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return nil, &PreflightError{fmt.Errorf("release %s/%s: %w", r.Namespace, r.Name, err)}
+		}
+		p.Objects = string(docs)
+		plans = append(plans, p)
+	}
+	return plans, nil
+}
+
+// Installed is what became of one release.
+type Installed struct {
+	Release   string `json:"release"`
+	Namespace string `json:"namespace"`
+	Action    string `json:"action"`
+	Revision  int    `json:"revision"`
+	From      int    `json:"from,omitempty"`
+}
+
+// FailedError says that an install failed after it had begun to change the cluster, and what
+// became of the way back.
+type FailedError struct {
+	// Release that failed.
+	Release, Namespace string
+	Err                error
+	// Diagnosis has a line for each pod that is not ready, and for warnings.
+	Diagnosis []string
+	// Back lists the releases that were taken back, last changed first.
+	Back []string
+	// Revert is set where the way back failed too; then the cluster is in between.
+	Revert error
+}
+
+// Error says what failed, why, and what the state is now.
+func (e *FailedError) Error() string {
+	s := fmt.Sprintf("installing release %s/%s: %v", e.Namespace, e.Release, e.Err)
+	for _, d := range e.Diagnosis {
+		s += "\n  " + d
+	}
+	if len(e.Back) > 0 {
+		s += "\nchanged back: " + strings.Join(e.Back, ", ")
+	}
+	if e.Revert != nil {
+		s += fmt.Sprintf("\nchanging back failed: %v", e.Revert)
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *FailedError) Unwrap() []error {
+	if e.Revert != nil {
+		return []error{e.Err, e.Revert}
+	}
+	return []error{e.Err}
+}
+
+// ApplyOptions say how releases are installed.
+type ApplyOptions struct {
+	Cluster *release.Cluster
+	// Timeout bounds the waiting for one release and, again, for its way back.
+	Timeout  time.Duration
+	Progress progress.Reporter
+}
+
+// revertGrace is added to the timeout of a way back, for what is not waiting.
+const revertGrace = time.Minute
+
+// Apply installs or upgrades the releases in order. When one fails, or ctx ends, everything
+// that this call changed goes back in reverse order, to the revisions recorded before, and
+// the error is a *FailedError; errors of other types mean that nothing was changed.
+func Apply(ctx context.Context, releases []*Release, o ApplyOptions) ([]Installed, error) {
+	// All that can be known to fail is tried before the first change.
+	if _, err := Plan(ctx, releases, o.Cluster); err != nil {
+		return nil, err
+	}
+	task := o.Progress.Start("installing releases", int64(len(releases)), progress.Items)
+	defer task.Done()
+	var done []Installed
+	var changed []change
+	for _, r := range releases {
+		before, err := o.Cluster.Current(ctx, r.Name, r.Namespace)
+		if err == nil {
+			var res release.Result
+			res, err = o.Cluster.Apply(ctx, release.Release{
+				Name: r.Name, Namespace: r.Namespace, Chart: r.Chart, Values: r.Values, PostRender: r.PostRender, Timeout: o.Timeout,
+			})
+			if res.Action != "" || err == nil {
+				changed = append(changed, change{r, before})
+			}
+			in := Installed{Release: r.Name, Namespace: r.Namespace, Action: res.Action, Revision: res.Revision}
+			if before != nil {
+				in.From = before.Revision
+			}
+			done = append(done, in)
+		}
+		if err != nil {
+			if len(changed) == 0 {
+				return nil, err
+			}
+			return nil, back(ctx, r, err, changed, o)
+		}
+		task.Add(1)
+		task.Note(fmt.Sprintf("%s/%s", r.Namespace, r.Name))
+	}
+	return done, nil
+}
+
+type change struct {
+	release *Release
+	before  *release.State
+}
+
+// back takes all changes back, last first, also where ctx has ended.
+func back(ctx context.Context, failed *Release, cause error, changed []change, o ApplyOptions) error {
+	e := &FailedError{Release: failed.Name, Namespace: failed.Namespace, Err: cause}
+	ctx = context.WithoutCancel(ctx)
+	diagnose, cancel := context.WithTimeout(ctx, 15*time.Second)
+	// What is wrong with the pods is the best that can be had, not what the error depends on.
+	e.Diagnosis, _ = o.Cluster.Diagnose(diagnose, failed.Namespace, failed.Name)
+	cancel()
+	task := o.Progress.Start("changing back", int64(len(changed)), progress.Items)
+	defer task.Done()
+	for i := len(changed) - 1; i >= 0; i-- {
+		c := changed[i]
+		name := c.release.Namespace + "/" + c.release.Name
+		rctx, cancel := context.WithTimeout(ctx, o.Timeout+revertGrace)
+		err := o.Cluster.Revert(rctx, c.release.Name, c.release.Namespace, c.before)
+		cancel()
+		if err != nil {
+			e.Revert = errors.Join(e.Revert, fmt.Errorf("%s: %w", name, err))
+			continue
+		}
+		if c.before != nil {
+			name += fmt.Sprintf(" to revision %d", c.before.Revision)
+		} else {
+			name += " (uninstalled; data is kept)"
+		}
+		e.Back = append(e.Back, name)
+		task.Add(1)
+		task.Note(name)
+	}
+	return e
+}

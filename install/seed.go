@@ -1,0 +1,478 @@
+package install
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sealift/sealift/internal/oci"
+	"github.com/sealift/sealift/internal/progress"
+	"github.com/sealift/sealift/manifest"
+	"github.com/sealift/sealift/verify"
+)
+
+// DefaultJobs is how many blobs are sent at the same time where nobody says otherwise.
+const DefaultJobs = 4
+
+// asking is how many small questions are asked of the registry at the same time.
+const asking = 16
+
+// SeedOptions say how a registry is seeded.
+type SeedOptions struct {
+	Client *oci.Client
+	Target Target
+	Index  IndexMode
+	// MoveTags allows tags that are there to be moved to another digest.
+	MoveTags bool
+	// Jobs is how many blobs move at the same time; 0 means DefaultJobs.
+	Jobs     int
+	Progress progress.Reporter
+}
+
+// TagMove is a tag of the target registry that stands for something else now.
+type TagMove struct {
+	Reference string `json:"reference"`
+	From      string `json:"from"`
+	To        string `json:"to"`
+}
+
+// TagsMoveError says that seeding would move tags, which was not allowed.
+type TagsMoveError struct{ Moves []TagMove }
+
+// Error lists the tags.
+func (e *TagsMoveError) Error() string {
+	lines := make([]string, 0, len(e.Moves))
+	for _, m := range e.Moves {
+		lines = append(lines, fmt.Sprintf("%s from %s to %s", m.Reference, m.From, m.To))
+	}
+	return "tags of the registry would be moved: " + strings.Join(lines, "; ")
+}
+
+// Actions of a SeededImage.
+const (
+	ActionSeeded  = "seeded"
+	ActionPresent = "present"
+	// ActionSeed is what a plan says of an image that is not there yet.
+	ActionSeed = "seed"
+)
+
+// SeededImage is an image or chart in the target registry.
+type SeededImage struct {
+	Source string `json:"source"`
+	// Target is what a pod uses: name:tag@digest.
+	Target string `json:"target"`
+	Digest string `json:"digest"`
+	// Index says what stands for an index of which only some children travel; else empty.
+	Index  IndexMode `json:"index,omitempty"`
+	Action string    `json:"action"`
+}
+
+// SeedResult is what was done, or would be, to the target registry.
+type SeedResult struct {
+	Registry          string        `json:"registry"`
+	UploadedBlobs     int           `json:"uploadedBlobs"`
+	UploadedBytes     int64         `json:"uploadedBytes"`
+	MountedBlobs      int           `json:"mountedBlobs"`
+	ExistingBlobs     int           `json:"existingBlobs"`
+	UploadedManifests int           `json:"uploadedManifests"`
+	Tags              int           `json:"tags"`
+	TagMoves          []TagMove     `json:"tagMoves"`
+	Images            []SeededImage `json:"images"`
+}
+
+// Seeding is a bundle compared with a registry: what is to be sent.
+type Seeding struct {
+	bundle *verify.Bundle
+	o      SeedOptions
+	roots  []*rootState
+	// need lists the repositories that lack a blob; have those that are known to hold it.
+	blobs map[string]*blobState
+	moves []TagMove
+	mu    sync.Mutex
+	stats SeedResult
+}
+
+// rootState is a root with what the registry said about it.
+type rootState struct {
+	*root
+	repo *oci.Repository
+	// missing are the manifests to be stored, children before the top.
+	missing []manifest.Descriptor
+	// tags to be set to the top.
+	tags []string
+	size int64
+}
+
+type blobState struct {
+	manifest.Descriptor
+	need []*rootState
+	have string // path of a repository that holds it
+}
+
+// Prepare compares the bundle with the registry. It sends nothing. Errors: *CollisionError,
+// *PlatformsError, *oci.Error, *verify.ContentError.
+func Prepare(ctx context.Context, b *verify.Bundle, o SeedOptions) (*Seeding, error) {
+	all, err := roots(b.Manifest(), o.Target, o.Index)
+	if err != nil {
+		return nil, err
+	}
+	s := &Seeding{bundle: b, o: o, blobs: map[string]*blobState{}, stats: SeedResult{Registry: o.Target.String(), TagMoves: []TagMove{}, Images: []SeededImage{}}}
+	task := o.Progress.Start("asking the registry", int64(len(all)), progress.Items)
+	defer task.Done()
+	s.roots = make([]*rootState, len(all))
+	err = each(ctx, asking, all, func(ctx context.Context, i int, r *root) error {
+		st := &rootState{root: r}
+		s.roots[i] = st
+		defer task.Add(1)
+		return s.ask(ctx, st)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range s.roots {
+		if err := s.collect(r); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.askBlobs(ctx); err != nil {
+		return nil, err
+	}
+	sort.Slice(s.moves, func(i, j int) bool { return s.moves[i].Reference < s.moves[j].Reference })
+	return s, nil
+}
+
+// each calls f for all items, at most limit at the same time, and returns the first error; an
+// end of ctx wins over what it caused.
+func each[T any](ctx context.Context, limit int, items []T, f func(context.Context, int, T) error) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(limit)
+	for i, item := range items {
+		if gctx.Err() != nil {
+			break
+		}
+		g.Go(func() error { return f(gctx, i, item) })
+	}
+	err := g.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// ask finds out which manifests and tags of r are missing. A manifest that is there stands
+// for all it names, since registries do not take one without its content; a sparse index is
+// the exception, so its children are asked for one by one.
+func (s *Seeding) ask(ctx context.Context, r *rootState) error {
+	repo, err := s.o.Client.Repository(ctx, s.o.Target.Registry, r.path, true)
+	if err != nil {
+		return err
+	}
+	r.repo = repo
+	manifests := append(slices.Clone(r.children), r.top)
+	present, err := repo.ManifestDigest(ctx, r.top.Digest)
+	if err != nil {
+		return err
+	}
+	if present != "" && !r.sparse {
+		manifests = nil
+	}
+	for _, m := range manifests {
+		found := present
+		if m.Digest != r.top.Digest {
+			if found, err = repo.ManifestDigest(ctx, m.Digest); err != nil {
+				return err
+			}
+		}
+		if found == "" {
+			r.missing = append(r.missing, m)
+		}
+	}
+	for _, tag := range []string{r.tag, r.owned} {
+		if tag == "" {
+			continue
+		}
+		at, err := repo.ManifestDigest(ctx, tag)
+		if err != nil {
+			return err
+		}
+		if at == r.top.Digest {
+			continue
+		}
+		r.tags = append(r.tags, tag)
+		if at != "" {
+			s.mu.Lock()
+			s.moves = append(s.moves, TagMove{s.o.Target.Registry + "/" + r.path + ":" + tag, at, r.top.Digest})
+			s.mu.Unlock()
+		}
+	}
+	return nil
+}
+
+// collect lists the blobs that the missing manifests of r name.
+func (s *Seeding) collect(r *rootState) error {
+	seen := map[string]bool{}
+	for _, m := range r.missing {
+		if oci.IsIndex(m.MediaType) {
+			continue
+		}
+		raw, err := s.bundle.ReadBlob(m.Digest, manifest.MaxOCIManifestBytes)
+		if err != nil {
+			return err
+		}
+		img, err := oci.ParseImage(raw)
+		if err != nil {
+			return fmt.Errorf("image %q: %w", r.source, err)
+		}
+		for _, d := range append([]manifest.Descriptor{img.Config}, img.Layers...) {
+			if seen[d.Digest] {
+				continue
+			}
+			seen[d.Digest] = true
+			b := s.blobs[d.Digest]
+			if b == nil {
+				b = &blobState{Descriptor: d}
+				s.blobs[d.Digest] = b
+			}
+			// Several images in one repository need a blob once.
+			if !slices.ContainsFunc(b.need, func(o *rootState) bool { return o.path == r.path }) {
+				b.need = append(b.need, r)
+				r.size += d.Size
+			}
+		}
+	}
+	return nil
+}
+
+// askBlobs finds out which blobs are there.
+func (s *Seeding) askBlobs(ctx context.Context) error {
+	list := make([]*blobState, 0, len(s.blobs))
+	for _, b := range s.blobs {
+		list = append(list, b)
+	}
+	return each(ctx, asking, list, func(ctx context.Context, _ int, b *blobState) error {
+		var need []*rootState
+		existing := 0
+		for _, r := range b.need {
+			ok, err := r.repo.HasBlob(ctx, b.Digest)
+			if err != nil {
+				return err
+			}
+			if ok {
+				b.have = r.path
+				existing++
+			} else {
+				need = append(need, r)
+			}
+		}
+		b.need = need
+		s.mu.Lock()
+		s.stats.ExistingBlobs += existing
+		s.mu.Unlock()
+		return nil
+	})
+}
+
+// Moves are the tags that would be moved.
+func (s *Seeding) Moves() []TagMove { return s.moves }
+
+// Bytes is how much is to be uploaded, if every blob goes over the wire once.
+func (s *Seeding) Bytes() int64 {
+	var n int64
+	for _, b := range s.blobs {
+		if len(b.need) > 0 && b.have == "" {
+			n += b.Size
+		}
+	}
+	return n
+}
+
+// Preview is what Run would do, as far as that is known beforehand.
+func (s *Seeding) Preview() *SeedResult {
+	p := s.stats
+	p.TagMoves = append([]TagMove{}, s.moves...)
+	for _, b := range s.blobs {
+		for i := range b.need {
+			if b.have != "" || i > 0 {
+				p.MountedBlobs++
+			} else {
+				p.UploadedBlobs++
+				p.UploadedBytes += b.Size
+			}
+		}
+	}
+	for _, r := range s.roots {
+		p.UploadedManifests += len(r.missing)
+		p.Tags += len(r.tags)
+		action := ActionPresent
+		if len(r.missing)+len(r.tags) > 0 {
+			action = ActionSeed
+		}
+		p.Images = append(p.Images, r.seeded(s.o.Target, action))
+	}
+	return &p
+}
+
+func (r *rootState) seeded(t Target, action string) SeededImage {
+	index := r.index
+	if index == "" && r.sparse {
+		index = IndexOriginal
+	}
+	return SeededImage{Source: r.source, Target: r.reference(t), Digest: r.top.Digest, Index: index, Action: action}
+}
+
+// Run sends what is missing: blobs, then manifests with children before parents, and the tags
+// when everything they lead to is there. Errors: *TagsMoveError and *SparseIndexError before
+// anything but the smallest image with a sparse index was sent, *oci.Error,
+// *verify.ContentError.
+func (s *Seeding) Run(ctx context.Context) (*SeedResult, error) {
+	if len(s.moves) > 0 && !s.o.MoveTags {
+		return nil, &TagsMoveError{s.moves}
+	}
+	task := s.o.Progress.Start("seeding", s.Bytes(), progress.Bytes)
+	defer task.Done()
+	// Whether the registry takes sparse indexes is found out with the smallest one, not after
+	// hours of uploading.
+	if probe := s.smallestSparse(); probe != nil {
+		if err := s.send(ctx, []*rootState{probe}, task); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.send(ctx, s.roots, task); err != nil {
+		return nil, err
+	}
+	if err := s.tag(ctx); err != nil {
+		return nil, err
+	}
+	s.stats.TagMoves = append(s.stats.TagMoves, s.moves...)
+	for _, r := range s.roots {
+		action := ActionPresent
+		if r.size > 0 || len(r.tags) > 0 {
+			action = ActionSeeded
+		}
+		s.stats.Images = append(s.stats.Images, r.seeded(s.o.Target, action))
+	}
+	return &s.stats, nil
+}
+
+func (s *Seeding) smallestSparse() *rootState {
+	var least *rootState
+	for _, r := range s.roots {
+		top := slices.ContainsFunc(r.missing, func(m manifest.Descriptor) bool { return m.Digest == r.top.Digest })
+		if r.sparse && top && (least == nil || r.size < least.size) {
+			least = r
+		}
+	}
+	return least
+}
+
+// send brings the blobs and manifests of some roots into the registry.
+func (s *Seeding) send(ctx context.Context, some []*rootState, task progress.Task) error {
+	jobs := s.o.Jobs
+	if jobs <= 0 {
+		jobs = DefaultJobs
+	}
+	// In the order of the file, so that media that seek slowly are read from front to back.
+	var list []*blobState
+	for _, mb := range s.bundle.Manifest().Blobs {
+		if b := s.blobs[mb.Digest]; b != nil && slices.ContainsFunc(b.need, func(r *rootState) bool { return slices.Contains(some, r) }) {
+			list = append(list, b)
+		}
+	}
+	err := each(ctx, jobs, list, func(ctx context.Context, _ int, b *blobState) error { return s.sendBlob(ctx, b, some, task) })
+	if err != nil {
+		return err
+	}
+	return each(ctx, jobs, some, func(ctx context.Context, _ int, r *rootState) error { return s.sendManifests(ctx, r) })
+}
+
+// sendBlob brings one blob to those of its repositories that lack it: over the wire once, then
+// mounted from one to the next.
+func (s *Seeding) sendBlob(ctx context.Context, b *blobState, some []*rootState, task progress.Task) error {
+	var later []*rootState
+	for _, r := range b.need {
+		if !slices.Contains(some, r) {
+			later = append(later, r)
+			continue
+		}
+		var sent int64
+		mounted, err := r.repo.PutBlob(ctx, b.Descriptor, b.have, func() (io.ReadCloser, error) {
+			task.Add(-sent)
+			sent = 0
+			return s.bundle.Blob(b.Digest)
+		}, func(n int64) { sent += n; task.Add(n) })
+		if err != nil {
+			return err
+		}
+		b.have = r.path
+		s.mu.Lock()
+		if mounted {
+			s.stats.MountedBlobs++
+		} else {
+			s.stats.UploadedBlobs++
+			s.stats.UploadedBytes += b.Size
+		}
+		s.mu.Unlock()
+		task.Note(b.Digest)
+	}
+	b.need = later
+	return nil
+}
+
+// sendManifests stores the missing manifests of r under their digests.
+func (s *Seeding) sendManifests(ctx context.Context, r *rootState) error {
+	missing := r.missing
+	r.missing = nil
+	for _, m := range missing {
+		c, err := s.content(m)
+		if err != nil {
+			return err
+		}
+		if err := r.repo.PutManifest(ctx, m.Digest, c); err != nil {
+			if r.sparse && m.Digest == r.top.Digest && oci.IsMissingContent(err) {
+				return &SparseIndexError{r.source, err}
+			}
+			return err
+		}
+		r.size++
+		s.mu.Lock()
+		s.stats.UploadedManifests++
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+func (s *Seeding) content(d manifest.Descriptor) (*oci.Content, error) {
+	raw, err := s.bundle.ReadBlob(d.Digest, manifest.MaxOCIManifestBytes)
+	if err != nil {
+		return nil, err
+	}
+	return &oci.Content{Descriptor: d, Raw: raw}, nil
+}
+
+// tag sets the tags, when everything else is there.
+func (s *Seeding) tag(ctx context.Context) error {
+	return each(ctx, asking, s.roots, func(ctx context.Context, _ int, r *rootState) error {
+		if len(r.tags) == 0 {
+			return nil
+		}
+		c, err := s.content(r.top)
+		if err != nil {
+			return err
+		}
+		for _, tag := range r.tags {
+			if err := r.repo.PutManifest(ctx, tag, c); err != nil {
+				return err
+			}
+			s.mu.Lock()
+			s.stats.Tags++
+			s.mu.Unlock()
+		}
+		return nil
+	})
+}

@@ -1,0 +1,111 @@
+package archive
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+)
+
+const (
+	signaturePrefix = "signatures/"
+	signatureSuffix = ".sigstore.json"
+	padName         = "pad"
+	// s1B is the size that S1 announces when slot B is the active one: slot A and the header
+	// of S2 are skipped.
+	s1B = 65561
+)
+
+// ErrSlotFull is returned where signatures do not fit into a slot.
+var ErrSlotFull = errors.New("signatures do not fit into the 64 KiB of a signature slot")
+
+// Signature is a sigstore bundle from a signature slot or from beside the file. Its body is
+// foreign bytes until a verifier has accepted it.
+type Signature struct {
+	Name string
+	Body []byte
+}
+
+// SignatureName is the name of the entry that holds body.
+func SignatureName(body []byte) string {
+	sum := sha256.Sum256(body)
+	return signaturePrefix + hex.EncodeToString(sum[:])[:32] + signatureSuffix
+}
+
+// encodeSlot returns the content of a slot that holds the signatures, in the order of their
+// names.
+func encodeSlot(bodies [][]byte) ([]byte, error) {
+	sigs := make([]Signature, 0, len(bodies))
+	for _, b := range bodies {
+		sigs = append(sigs, Signature{SignatureName(b), b})
+	}
+	sort.Slice(sigs, func(i, j int) bool { return sigs[i].Name < sigs[j].Name })
+	c := make([]byte, 0, slotContent)
+	for i, s := range sigs {
+		if i > 0 && sigs[i-1].Name == s.Name {
+			continue
+		}
+		size := int64(len(s.Body))
+		if int64(len(c))+tarBlock+size+padding(size)+2*tarBlock > slotContent {
+			return nil, ErrSlotFull
+		}
+		c = append(c, tarHeader(s.Name, size, typeRegular)...)
+		c = append(c, s.Body...)
+		c = append(c, make([]byte, padding(size))...)
+	}
+	rest := slotContent - len(c) - tarBlock
+	c = append(c, tarHeader(padName, int64(rest), typeGlobal)...)
+	return append(c, padRecord(rest)...), nil
+}
+
+// padRecord is a PAX record of n bytes that says nothing.
+func padRecord(n int) []byte {
+	start := fmt.Sprintf("%d comment=", n)
+	return []byte(start + strings.Repeat(" ", n-len(start)-1) + "\n")
+}
+
+// decodeSlot reads the content of a slot. It accepts only what encodeSlot writes.
+func decodeSlot(c []byte) ([]Signature, error) {
+	var sigs []Signature
+	bodies := [][]byte{}
+	for at := 0; ; {
+		if len(c)-at < 2*tarBlock {
+			return nil, errors.New("signature slot without its end")
+		}
+		name, size, kind, ok := parseTarHeader(c[at : at+tarBlock])
+		if !ok {
+			return nil, fmt.Errorf("malformed header at byte %d of a signature slot", at)
+		}
+		at += tarBlock
+		if name == padName && kind == typeGlobal {
+			break
+		}
+		if size > int64(len(c)-at) {
+			return nil, fmt.Errorf("signature %q of %d bytes in a slot with %d left", name, size, len(c)-at)
+		}
+		body := c[at : at+int(size)]
+		if kind != typeRegular || name != SignatureName(body) {
+			return nil, fmt.Errorf("entry %q of a signature slot has another content than its name says", name)
+		}
+		sigs = append(sigs, Signature{name, bytes.Clone(body)})
+		bodies = append(bodies, body)
+		at += int(size + padding(size))
+	}
+	again, err := encodeSlot(bodies)
+	if err != nil || !bytes.Equal(again, c) {
+		return nil, errors.New("signature slot is not in its canonical form")
+	}
+	return sigs, nil
+}
+
+// slots returns S1, slot A, S2 and slot B, with A active.
+func slots(a, b []byte) []byte {
+	out := make([]byte, 0, slotsSize)
+	out = append(out, skippable(magicSlot1, 0)...)
+	out = appendFrame(out, a)
+	out = append(out, skippable(magicSlot2, frameSize(slotContent))...)
+	return appendFrame(out, b)
+}

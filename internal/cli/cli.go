@@ -1,0 +1,268 @@
+// Package cli is the command line: commands, flags, environment, output, progress, hints and
+// exit codes. It translates; what is done is done in the packages that it calls.
+//
+// Rules for all words printed here: results go to standard output, everything else to
+// standard error. Errors and hints are lower case without a full stop.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+)
+
+// version is stamped by the build (-ldflags -X).
+var version = "devel"
+
+// Env is what a command sees of the process around it.
+type Env struct {
+	Stdin     io.Reader
+	Stdout    io.Writer
+	Stderr    io.Writer
+	LookupEnv func(string) (string, bool)
+	Now       func() time.Time
+	// Terminal reports whether standard error is a terminal.
+	Terminal bool
+	// ReadPassword asks at the terminal; nil where there is none.
+	ReadPassword func(prompt string) ([]byte, error)
+}
+
+// OS is the environment of this process.
+func OS() Env {
+	e := Env{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, LookupEnv: os.LookupEnv, Now: time.Now,
+		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
+	}
+	if fd := int(os.Stdin.Fd()); term.IsTerminal(fd) {
+		e.ReadPassword = func(prompt string) ([]byte, error) {
+			fmt.Fprint(os.Stderr, prompt)
+			defer fmt.Fprintln(os.Stderr)
+			return term.ReadPassword(fd)
+		}
+	}
+	return e
+}
+
+func (e Env) getenv(key string) string {
+	v, _ := e.LookupEnv(key)
+	return v
+}
+
+// app is what all commands share in one run.
+type app struct {
+	env      Env
+	output   string
+	progress string
+	verbose  bool
+}
+
+// Run executes one command line and returns the exit code.
+func Run(ctx context.Context, args []string, env Env) int {
+	a := &app{env: env}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(env.Stdin)
+	root.SetOut(env.Stdout)
+	root.SetErr(env.Stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return ExitOK
+	}
+	code := exitCode(ctx, err)
+	a.printError(err, code)
+	return code
+}
+
+func (a *app) printError(err error, code int) {
+	text, advice := err.Error(), hint(err)
+	if code == ExitInterrupted && errors.Is(err, context.Canceled) && text == context.Canceled.Error() {
+		text = "interrupted"
+	}
+	if a.output == "json" {
+		line, jsonErr := json.Marshal(struct {
+			Error string `json:"error"`
+			Code  int    `json:"code"`
+			Hint  string `json:"hint,omitempty"`
+		}{text, code, advice})
+		if jsonErr == nil {
+			fmt.Fprintln(a.env.Stderr, string(line))
+			return
+		}
+	}
+	fmt.Fprintln(a.env.Stderr, "sealift: "+text)
+	if advice != "" {
+		fmt.Fprintln(a.env.Stderr, "hint: "+advice)
+	}
+}
+
+// usageError is a command line that cannot be meant.
+type usageError struct {
+	err     error
+	command string
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sealift",
+		Short: "Carry software into air-gapped networks",
+		Long: `Sealift packs container images and Helm charts into one signed bundle file on the
+connected side, and on the isolated side verifies it, seeds a registry and installs it.
+
+Every flag --some-flag can be set by an environment variable SEALIFT_SOME_FLAG, but for
+those that overwrite, move or leave out something.
+
+Exit status: 0 done; 1 failure or wrong usage; 10 not a bundle; 11 unsigned; 12 signature
+not trusted; 13 content does not match; 20 registry; 21 cluster, changed back; 22 refused
+before anything was changed; 23 changing back failed too; 30 disk full or media error;
+130 interrupted. An exit status that is not listed means failure.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.fromEnvironment(cmd.Flags()); err != nil {
+				return &usageError{err, cmd.CommandPath()}
+			}
+			return a.checkGlobal(cmd)
+		},
+	}
+	root.PersistentFlags().StringVar(&a.output, "output", "text", "how to print results: text or json")
+	root.PersistentFlags().StringVar(&a.progress, "progress", "auto", "how to show progress on standard error: auto, bar, plain, json or none")
+	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log what libraries do to standard error")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{err, cmd.CommandPath()} })
+	root.AddCommand(
+		a.initCommand(), a.keygenCommand(), a.packCommand(), a.inspectCommand(), a.verifyCommand(),
+		a.seedCommand(), a.installCommand(), a.serveCommand(), a.versionCommand(),
+	)
+	for _, c := range root.Commands() {
+		wrapArgs(c)
+	}
+	return root
+}
+
+// wrapArgs makes wrong arguments a usage error.
+func wrapArgs(c *cobra.Command) {
+	args := c.Args
+	c.Args = func(cmd *cobra.Command, given []string) error {
+		if err := args(cmd, given); err != nil {
+			return &usageError{err, cmd.CommandPath()}
+		}
+		return nil
+	}
+}
+
+func (a *app) checkGlobal(cmd *cobra.Command) error {
+	switch a.output {
+	case "text", "json":
+	default:
+		bad := a.output
+		a.output = "text"
+		return &usageError{fmt.Errorf("--output %q is neither text nor json", bad), cmd.CommandPath()}
+	}
+	switch a.progress {
+	case "auto", "bar", "plain", "json", "none":
+		return nil
+	}
+	return &usageError{fmt.Errorf("--progress %q is none of auto, bar, plain, json, none", a.progress), cmd.CommandPath()}
+}
+
+// noEnvironment marks flags that must be given on the command line, each time anew.
+const noEnvironment = "sealift_no_environment"
+
+// onlyFlag marks the flag called name.
+func onlyFlag(fs *pflag.FlagSet, name string) {
+	f := fs.Lookup(name)
+	if f.Annotations == nil {
+		f.Annotations = map[string][]string{}
+	}
+	f.Annotations[noEnvironment] = []string{"true"}
+}
+
+func environmentName(flag string) string {
+	return "SEALIFT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// fromEnvironment sets the flags that were not given from SEALIFT_ variables.
+func (a *app) fromEnvironment(fs *pflag.FlagSet) error {
+	var first error
+	fs.VisitAll(func(f *pflag.Flag) {
+		if f.Changed || f.Name == "help" || f.Annotations[noEnvironment] != nil {
+			return
+		}
+		v, ok := a.env.LookupEnv(environmentName(f.Name))
+		if !ok || v == "" {
+			return
+		}
+		if err := fs.Set(f.Name, v); err != nil && first == nil {
+			first = fmt.Errorf("%s: %w", environmentName(f.Name), err)
+		}
+	})
+	return first
+}
+
+// logger is where libraries log: nowhere, unless asked.
+func (a *app) logger() *slog.Logger {
+	if !a.verbose {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(a.env.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// print writes a result: v as JSON, or what text writes.
+func (a *app) print(v any, text func(w io.Writer)) error {
+	if a.output == "json" {
+		enc := json.NewEncoder(a.env.Stdout)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(v); err != nil {
+			return fmt.Errorf("printing the result: %w", err)
+		}
+		return nil
+	}
+	var b strings.Builder
+	text(&b)
+	if _, err := io.WriteString(a.env.Stdout, b.String()); err != nil {
+		return fmt.Errorf("printing the result: %w", err)
+	}
+	return nil
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := struct {
+				Version string `json:"version"`
+				Commit  string `json:"commit,omitempty"`
+				Go      string `json:"go"`
+			}{Version: version}
+			if info, ok := debug.ReadBuildInfo(); ok {
+				v.Go = info.GoVersion
+				for _, s := range info.Settings {
+					if s.Key == "vcs.revision" {
+						v.Commit = s.Value
+					}
+				}
+			}
+			return a.print(v, func(w io.Writer) {
+				fmt.Fprintf(w, "sealift %s (%s)\n", v.Version, v.Go)
+			})
+		},
+	}
+}

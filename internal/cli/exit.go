@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"syscall"
+
+	"github.com/sealift/sealift/install"
+	"github.com/sealift/sealift/internal/archive"
+	"github.com/sealift/sealift/internal/oci"
+	"github.com/sealift/sealift/internal/release"
+	"github.com/sealift/sealift/manifest"
+	"github.com/sealift/sealift/verify"
+)
+
+// Exit codes. docs/exit-codes.md lists them for users; a test compares. 2 is what Go uses
+// for a panic and is never used here.
+const (
+	ExitOK = 0
+	// ExitFailure: anything that has no code of its own, and wrong usage.
+	ExitFailure = 1
+	// ExitNotBundle: the file is not a bundle, or of a format that this version does not know.
+	ExitNotBundle = 10
+	// ExitUnsigned: the bundle has no signature.
+	ExitUnsigned = 11
+	// ExitUntrusted: no signature of the bundle is by a trusted key.
+	ExitUntrusted = 12
+	// ExitContent: the file is not what its signed manifest determines.
+	ExitContent = 13
+	// ExitRegistry: a registry could not be reached, or refused.
+	ExitRegistry = 20
+	// ExitCluster: the cluster could not be reached, or an install failed and what it had
+	// changed was changed back.
+	ExitCluster = 21
+	// ExitPreflight: an install was refused before anything was changed in the cluster.
+	ExitPreflight = 22
+	// ExitHeld: an install failed and changing back failed too.
+	ExitHeld = 23
+	// ExitDisk: the disk is full, or a medium cannot be read or written.
+	ExitDisk = 30
+	// ExitInterrupted: stopped by a signal; an install was changed back.
+	ExitInterrupted = 130
+)
+
+// exitCode tells which code an error has. What is worse for the operator goes first.
+func exitCode(ctx context.Context, err error) int {
+	var failed *install.FailedError
+	if errors.As(err, &failed) {
+		switch {
+		case failed.Revert != nil:
+			return ExitHeld
+		case ctx.Err() != nil:
+			return ExitInterrupted
+		}
+		return ExitCluster
+	}
+	switch {
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return ExitInterrupted
+	case is[*usageError](err):
+		return ExitFailure
+	case is[*install.PreflightError](err):
+		return ExitPreflight
+	case anyOf(err, syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EFBIG):
+		return ExitDisk
+	case anyOf(err, archive.ErrNotBundle, manifest.ErrUnknownFormat):
+		return ExitNotBundle
+	case is[*verify.UnsignedError](err):
+		return ExitUnsigned
+	case is[*verify.UntrustedError](err):
+		return ExitUntrusted
+	case is[*verify.ContentError](err):
+		return ExitContent
+	case is[*oci.Error](err), is[*install.SparseIndexError](err), is[*install.TagsMoveError](err),
+		is[*install.CollisionError](err), is[*install.PlatformsError](err):
+		return ExitRegistry
+	case is[*release.UnreachableError](err), is[*release.KubeconfigError](err), is[*release.PendingError](err),
+		is[*release.FailedError](err), is[*release.NoRevisionError](err):
+		return ExitCluster
+	}
+	return ExitFailure
+}
+
+// is reports whether err's tree holds an error of type T.
+func is[T error](err error) bool {
+	var t T
+	return errors.As(err, &t)
+}
+
+func anyOf(err error, targets ...error) bool {
+	for _, t := range targets {
+		if errors.Is(err, t) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,186 @@
+package cli
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/sealift/sealift/bundle"
+	"github.com/sealift/sealift/install"
+	"github.com/sealift/sealift/internal/archive"
+	"github.com/sealift/sealift/internal/chart"
+	"github.com/sealift/sealift/internal/oci"
+	"github.com/sealift/sealift/internal/release"
+	"github.com/sealift/sealift/internal/sigstore"
+	"github.com/sealift/sealift/manifest"
+	"github.com/sealift/sealift/verify"
+)
+
+// hint says what to do about an error, or "". It looks at types, never at text.
+func hint(err error) string {
+	for _, h := range []func(error) string{
+		hintUsage, hintInstall, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster, hintFiles,
+	} {
+		if s := h(err); s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+func hintUsage(err error) string {
+	var u *usageError
+	if errors.As(err, &u) {
+		return fmt.Sprintf("'%s --help' lists arguments and flags", u.command)
+	}
+	return ""
+}
+
+func hintInstall(err error) string {
+	var failed *install.FailedError
+	var missing *install.MissingImageError
+	switch {
+	case errors.As(err, &failed) && failed.Revert != nil:
+		return fmt.Sprintf("the cluster is in between; put right what hindered the way back, then run the install again, or 'helm rollback %s --namespace %s'", failed.Release, failed.Namespace)
+	case failed != nil:
+		return "nothing that this run changed is left; put right what failed and run the install again"
+	case errors.As(err, &missing):
+		return "the vendor has to pack the image: list it under images: of the spec, or add values under renderWith: that make the chart use it"
+	case is[*chart.KubeVersionError](err):
+		return "the chart does not support this version of Kubernetes"
+	}
+	return ""
+}
+
+func hintTrust(err error) string {
+	var unsigned *verify.UnsignedError
+	switch {
+	case errors.Is(err, verify.ErrNoPolicy):
+		return "name the vendor's public key with --key, as you got it from the vendor by another way than this bundle"
+	case errors.As(err, &unsigned):
+		return fmt.Sprintf("ask the vendor for a signed bundle, or for its signature as %q beside it", filepath.Base(unsigned.Path)+verify.DetachedSuffix)
+	case is[*verify.UntrustedError](err):
+		return "compare the key with the vendor's by another way; if it is the right one, the bundle is not the vendor's: do not use it"
+	case errors.Is(err, manifest.ErrUnknownFormat):
+		return "a newer version of sealift may have written it"
+	case errors.Is(err, archive.ErrNotBundle):
+		return "bundles are made by 'sealift pack' and called NAME-VERSION.tar.zst; was this file cut or joined?"
+	case is[*archive.SizeError](err), is[*archive.DamageError](err), is[*verify.ContentError](err):
+		return "copy the bundle again and compare; if the original is damaged too, it was changed after it was signed"
+	}
+	return ""
+}
+
+func hintRegistry(err error) string {
+	var (
+		plain    *oci.PlainHTTPError
+		sparse   *install.SparseIndexError
+		platform *oci.MissingPlatformError
+		dns      *net.DNSError
+		certErr  *tls.CertificateVerificationError
+		unknown  x509.UnknownAuthorityError
+		record   tls.RecordHeaderError
+		regErr   *oci.Error
+	)
+	switch {
+	case errors.As(err, &sparse):
+		return "choose what stands for it: --index derived (an index of only what travels, signed for by the vendor; upstream signatures of the original index do not hold for it) or --index platform (the image of the only platform)"
+	case is[*install.PlatformsError](err):
+		return "use --index derived"
+	case is[*install.TagsMoveError](err):
+		return "if nothing at the site relies on what they stand for now, add --move-tags"
+	case is[*install.CollisionError](err):
+		return "seed the two from bundles of their own to registries, or prefixes, of their own"
+	case errors.As(err, &platform):
+		return "pack only platforms that the image has: platforms: of the spec, or of this image under images:"
+	case errors.As(err, &plain):
+		return fmt.Sprintf("if %s really speaks no TLS, add --plain-http %s", plain.Host, plain.Host)
+	case errors.As(err, &certErr), errors.As(err, &unknown):
+		return "make the system trust the registry's certificate authority, or set SSL_CERT_FILE to it"
+	case errors.As(err, &record) && errors.As(err, &regErr):
+		return fmt.Sprintf("the registry does not speak TLS on this port; if that is right, add --plain-http %s", regErr.Registry)
+	case errors.As(err, &dns):
+		return "the name of the registry is not known here; check its spelling and the DNS"
+	case oci.IsDenied(err):
+		return "log in with 'docker login' or 'podman login'; if you are, this user may lack the right, or the project does not exist"
+	case oci.IsNotFound(err):
+		return "check the spelling of repository and tag; some registries also say this to users without access"
+	case errors.Is(err, syscall.ECONNREFUSED), isTimeout(err) && is[*oci.Error](err):
+		return "is the registry running, and can it be reached from here?"
+	}
+	return ""
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.As(err, &n) && n.Timeout()
+}
+
+func hintSpec(err error) string {
+	var missing *chart.MissingDependenciesError
+	switch {
+	case errors.As(err, &missing):
+		return "run 'helm dependency update' on the chart"
+	case is[*bundle.SpecError](err):
+		return "'sealift init' writes a commented spec to compare with"
+	case is[*bundle.ValuesError](err), is[*bundle.ChartError](err) && errors.Is(err, os.ErrNotExist):
+		return "paths in a spec are relative to the spec's directory"
+	case is[*chart.RenderError](err), is[*chart.SchemaError](err):
+		return "the chart must render with the values of the spec: put what it requires into a file under values:, or under renderWith: if the site decides"
+	case errors.Is(err, bundle.ErrExists):
+		return "a published version never changes: raise version: in the spec, or replace the file with --overwrite"
+	case errors.Is(err, archive.ErrBusy):
+		return "wait for the other pack to end, or write to another place with -o"
+	}
+	return ""
+}
+
+func hintKeys(err error) string {
+	switch {
+	case errors.Is(err, sigstore.ErrPassword):
+		return "set COSIGN_PASSWORD to the password that the key was made with"
+	case errors.Is(err, errNoPassword):
+		return "set COSIGN_PASSWORD, or run this at a terminal"
+	case errors.Is(err, sigstore.ErrKey):
+		return "--key takes the private key (cosign.key) to sign and the public key (cosign.pub) to verify; 'sealift keygen' makes both"
+	case errors.Is(err, errNoKey):
+		return "sign with --key cosign.key, or say --unsigned if the bundle will be signed later"
+	}
+	return ""
+}
+
+func hintCluster(err error) string {
+	var pending *release.PendingError
+	switch {
+	case errors.As(err, &pending) && pending.Back != nil:
+		return fmt.Sprintf("if no other install is running, 'helm rollback %s %d --namespace %s' puts it back", pending.Release, pending.Back.Revision, pending.Namespace)
+	case pending != nil:
+		return fmt.Sprintf("if no other install is running, 'helm uninstall %s --namespace %s' clears the interrupted one", pending.Release, pending.Namespace)
+	case errors.Is(err, release.ErrNoKubeconfig):
+		return "name one with --kubeconfig or KUBECONFIG; --dry-run works without a cluster"
+	case is[*release.KubeconfigError](err):
+		return "check --kubeconfig, KUBECONFIG and --context"
+	case is[*release.UnreachableError](err):
+		return "nothing was changed; check that the cluster's address in the kubeconfig can be reached from here"
+	}
+	return ""
+}
+
+func hintFiles(err error) string {
+	switch {
+	case anyOf(err, syscall.ENOSPC, syscall.EDQUOT):
+		return "the whole size of a bundle is needed where it is written; free some space, or write elsewhere with -o"
+	case errors.Is(err, syscall.EFBIG):
+		return "the file system cannot hold a file of this size (FAT32 ends at 4 GiB); use exFAT or another one"
+	case errors.Is(err, syscall.EIO):
+		return "the medium cannot be read or written; try another drive or another copy"
+	case errors.Is(err, os.ErrPermission):
+		return "check the rights of the file and of its directory"
+	}
+	return ""
+}

@@ -1,0 +1,159 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealift/sealift/internal/sigstore"
+	"github.com/sealift/sealift/verify"
+)
+
+var (
+	errNoPassword = errors.New("no password for the private key, and no terminal to ask at")
+	errNoKey      = errors.New("no key to sign with")
+)
+
+// passwordVariable is cosign's, so that one setting serves both.
+const passwordVariable = "COSIGN_PASSWORD"
+
+// password returns the password of a private key: from COSIGN_PASSWORD, also where that is
+// set to nothing, or from the terminal. A new one is asked for twice.
+func (a *app) password(isNew bool) ([]byte, error) {
+	if p, ok := a.env.LookupEnv(passwordVariable); ok {
+		return []byte(p), nil
+	}
+	if a.env.ReadPassword == nil {
+		return nil, errNoPassword
+	}
+	if !isNew {
+		return a.env.ReadPassword("password for the private key: ")
+	}
+	first, err := a.env.ReadPassword("password for the new private key: ")
+	if err != nil {
+		return nil, fmt.Errorf("reading the password: %w", err)
+	}
+	second, err := a.env.ReadPassword("the same again: ")
+	if err != nil {
+		return nil, fmt.Errorf("reading the password: %w", err)
+	}
+	if string(first) != string(second) {
+		return nil, errors.New("the two passwords differ")
+	}
+	return first, nil
+}
+
+func readKey(path string) (_ []byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading key: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	raw, err := io.ReadAll(io.LimitReader(f, sigstore.MaxKeyBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading key %q: %w", path, err)
+	}
+	return raw, nil
+}
+
+// signer loads the private key at path.
+func (a *app) signer(path string) (*sigstore.Signer, error) {
+	raw, err := readKey(path)
+	if err != nil {
+		return nil, err
+	}
+	password, err := a.password(false)
+	if err != nil {
+		return nil, err
+	}
+	s, err := sigstore.LoadSigner(raw, password)
+	if err != nil {
+		return nil, fmt.Errorf("key %q: %w", path, err)
+	}
+	return s, nil
+}
+
+// policy is the short form of a policy: one public key.
+func policy(keyPath string) (verify.Policy, error) {
+	if keyPath == "" {
+		return verify.Policy{}, verify.ErrNoPolicy
+	}
+	raw, err := readKey(keyPath)
+	if err != nil {
+		return verify.Policy{}, err
+	}
+	key, err := sigstore.ParsePublicKey(raw)
+	if err != nil {
+		return verify.Policy{}, fmt.Errorf("key %q: %w", keyPath, err)
+	}
+	return verify.Policy{Keys: []sigstore.PublicKey{key}}, nil
+}
+
+func (a *app) keygenCommand() *cobra.Command {
+	var prefix string
+	c := &cobra.Command{
+		Use:   "keygen",
+		Short: "Make an encrypted cosign key pair",
+		Long: `Make a key pair for signing bundles: PREFIX.key, encrypted with a password, and
+PREFIX.pub, which every site gets by another way than the bundles.
+
+The password comes from COSIGN_PASSWORD, or is asked for. The files are those of
+'cosign generate-key-pair'. Files that are there are never overwritten.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return a.keygen(prefix) },
+	}
+	c.Flags().StringVar(&prefix, "output-prefix", "cosign", "path of the two files, without .key and .pub")
+	return c
+}
+
+func (a *app) keygen(prefix string) error {
+	private, public := prefix+".key", prefix+".pub"
+	for _, path := range []string{private, public} {
+		if _, err := os.Lstat(path); err == nil {
+			return fmt.Errorf("writing key: %q: %w", path, os.ErrExist)
+		}
+	}
+	password, err := a.password(true)
+	if err != nil {
+		return err
+	}
+	secret, open, err := sigstore.GenerateKeyPair(password)
+	if err != nil {
+		return err
+	}
+	key, err := sigstore.ParsePublicKey(open)
+	if err != nil {
+		return err
+	}
+	if err := writeNew(private, secret, 0o600); err != nil {
+		return err
+	}
+	if err := writeNew(public, open, 0o644); err != nil {
+		return errors.Join(err, os.Remove(private))
+	}
+	result := struct {
+		Private     string `json:"private"`
+		Public      string `json:"public"`
+		Fingerprint string `json:"fingerprint"`
+	}{private, public, key.Fingerprint}
+	return a.print(result, func(w io.Writer) {
+		fmt.Fprintf(w, "private key  %s\npublic key   %s\nfingerprint  sha256:%s\n", private, public, key.Fingerprint)
+	})
+}
+
+// writeNew writes a file that must not be there yet.
+func writeNew(path string, content []byte, mode os.FileMode) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return fmt.Errorf("writing file: %w", err)
+	}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return errors.Join(fmt.Errorf("writing %q: %w", path, err), os.Remove(path))
+	}
+	return nil
+}

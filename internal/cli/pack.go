@@ -1,0 +1,188 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/spf13/cobra"
+
+	"github.com/sealift/sealift/bundle"
+	"github.com/sealift/sealift/internal/oci"
+	"github.com/sealift/sealift/manifest"
+)
+
+func (a *app) userAgent() string { return "sealift/" + version }
+
+func (a *app) initCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "init [DIR]",
+		Short: "Write a commented spec to start from",
+		Long:  "Write DIR/sealift.yaml, a commented spec to start from. A file that is there is never overwritten.",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			dir := "."
+			if len(args) > 0 {
+				dir = args[0]
+			}
+			return a.init(dir)
+		},
+	}
+}
+
+var notName = regexp.MustCompile(`[^a-z0-9]+`)
+
+func (a *app) init(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("making directory: %w", err)
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("finding directory: %w", err)
+	}
+	// The directory's name is the likeliest name of the product.
+	name := strings.Trim(notName.ReplaceAllString(strings.ToLower(filepath.Base(abs)), "-"), "-")
+	if manifest.CheckName(name) != nil {
+		name = "product"
+	}
+	path := filepath.Join(dir, "sealift.yaml")
+	if err := writeNew(path, []byte(fmt.Sprintf(bundle.SampleSpec, name)), 0o644); err != nil {
+		return err
+	}
+	return a.print(struct {
+		Spec string `json:"spec"`
+	}{path}, func(w io.Writer) {
+		fmt.Fprintf(w, "wrote %s\nnext: name charts or images in it, then 'sealift keygen' and 'sealift pack --key cosign.key'\n", path)
+	})
+}
+
+type packFlags struct {
+	spec, output, key   string
+	unsigned, overwrite bool
+	jobs                int
+	plainHTTP           []string
+}
+
+func (a *app) packCommand() *cobra.Command {
+	var f packFlags
+	c := &cobra.Command{
+		Use:   "pack",
+		Short: "Pack a spec into one signed bundle file",
+		Long: `Resolve everything that a spec names to digests, find the images of its charts by
+rendering them, and write NAME-VERSION.tar.zst.
+
+Credentials for registries are those of docker and podman (~/.docker/config.json and the
+like). Registries on loopback addresses are spoken to without TLS.
+
+With SOURCE_DATE_EPOCH set, the same content gives the same bytes, signatures aside.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.pack(cmd, f) },
+	}
+	c.Flags().StringVarP(&f.spec, "file", "f", "sealift.yaml", "the spec")
+	c.Flags().StringVarP(&f.output, "out", "o", ".", "directory, or file, to write to")
+	c.Flags().StringVar(&f.key, "key", "", "private key to sign with (password: COSIGN_PASSWORD)")
+	c.Flags().BoolVar(&f.unsigned, "unsigned", false, "do not sign; no site accepts the bundle until it is signed")
+	c.Flags().BoolVar(&f.overwrite, "overwrite", false, "replace a bundle that is there")
+	c.Flags().IntVar(&f.jobs, "jobs", bundle.DefaultJobs, "blobs to fetch at the same time")
+	c.Flags().StringSliceVar(&f.plainHTTP, "plain-http", nil, "registry host[:port] to speak to without TLS (repeatable)")
+	onlyFlag(c.Flags(), "unsigned")
+	onlyFlag(c.Flags(), "overwrite")
+	return c
+}
+
+func (a *app) pack(cmd *cobra.Command, f packFlags) error {
+	ctx, begun := cmd.Context(), a.env.Now()
+	if (f.key == "") != f.unsigned {
+		if f.unsigned {
+			return &usageError{errors.New("--key and --unsigned exclude each other"), cmd.CommandPath()}
+		}
+		return errNoKey
+	}
+	if f.jobs < 1 || f.jobs > 64 {
+		return &usageError{fmt.Errorf("--jobs %d is not from 1 to 64", f.jobs), cmd.CommandPath()}
+	}
+	spec, err := bundle.LoadSpec(f.spec)
+	if err != nil {
+		return err
+	}
+	created, err := a.created()
+	if err != nil {
+		return err
+	}
+	// A wrong password is told before an hour of downloads, not after it.
+	opts := bundle.PackOptions{Output: f.output, Overwrite: f.overwrite, Jobs: f.jobs, Progress: a.reporter()}
+	fingerprint := ""
+	if f.key != "" {
+		s, err := a.signer(f.key)
+		if err != nil {
+			return err
+		}
+		opts.Sign, fingerprint = s.Sign, s.PublicKey().Fingerprint
+	}
+	client := oci.NewClient(oci.Options{
+		Side: "source registry", Keychain: authn.DefaultKeychain, PlainHTTP: f.plainHTTP,
+		Transport: oci.NewTransport(http.ProxyFromEnvironment), UserAgent: a.userAgent(),
+	})
+	resolved, err := bundle.Resolve(ctx, spec, bundle.Options{Client: client, Created: created, Progress: opts.Progress})
+	if err != nil {
+		return err
+	}
+	res, err := resolved.Pack(ctx, opts)
+	if err != nil {
+		return err
+	}
+	result := struct {
+		File    string  `json:"file"`
+		Name    string  `json:"name"`
+		Version string  `json:"version"`
+		Digest  string  `json:"digest"`
+		Size    int64   `json:"size"`
+		Images  int     `json:"images"`
+		Charts  int     `json:"charts"`
+		Blobs   int     `json:"blobs"`
+		Key     string  `json:"key,omitempty"`
+		Seconds float64 `json:"seconds"`
+	}{
+		res.Path, spec.Name, spec.Version, res.Digest, res.Size, len(resolved.Manifest.Images), len(resolved.Manifest.Charts),
+		len(resolved.Manifest.Blobs), fingerprint, a.env.Now().Sub(begun).Seconds(),
+	}
+	if f.unsigned {
+		fmt.Fprintf(a.env.Stderr, "warning: %s is not signed: no site accepts it\n", res.Path)
+	}
+	return a.print(result, func(w io.Writer) {
+		fmt.Fprintf(w, "packed %s\n", res.Path)
+		fmt.Fprintf(w, "  digest  %s\n", res.Digest)
+		fmt.Fprintf(w, "  size    %s: %s, %s\n", formatBytes(res.Size), count(result.Images, "image"), count(result.Charts, "chart"))
+		if fingerprint != "" {
+			fmt.Fprintf(w, "  signed  by key sha256:%s\n", fingerprint)
+		}
+	})
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// created is the time that a manifest says: SOURCE_DATE_EPOCH, or now.
+func (a *app) created() (string, error) {
+	t := a.env.Now()
+	if v := a.env.getenv("SOURCE_DATE_EPOCH"); v != "" {
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || n < 0 || n > 253402300799 { // the year 9999
+			return "", fmt.Errorf("SOURCE_DATE_EPOCH %q is not a number of seconds since 1970", v)
+		}
+		t = time.Unix(n, 0)
+	}
+	return t.UTC().Truncate(time.Second).Format(time.RFC3339), nil
+}

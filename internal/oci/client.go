@@ -1,0 +1,542 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/sealift/sealift/manifest"
+)
+
+// Options say how a Client talks.
+type Options struct {
+	// Side is the role of the registries, for errors: "source registry".
+	Side string
+	// Keychain finds credentials; nil means none.
+	Keychain authn.Keychain
+	// Transport carries the requests. Required: which proxies and dialers are right depends
+	// on the side of the gap.
+	Transport http.RoundTripper
+	// PlainHTTP lists hosts (with port, if any) that are spoken to without TLS. Loopback
+	// addresses always are.
+	PlainHTTP []string
+	UserAgent string
+}
+
+// Client talks to registries.
+type Client struct {
+	o     Options
+	plain map[string]bool
+
+	mu    sync.Mutex
+	repos map[string]*repoEntry
+}
+
+type repoEntry struct {
+	once sync.Once
+	repo *Repository
+	err  error
+}
+
+// NewClient returns a client; nothing is dialled yet.
+func NewClient(o Options) *Client {
+	c := &Client{o: o, plain: map[string]bool{}, repos: map[string]*repoEntry{}}
+	for _, h := range o.PlainHTTP {
+		c.plain[h] = true
+	}
+	return c
+}
+
+// NewTransport returns a transport for registries. proxy decides which proxy a request takes;
+// nil for none, as on the isolated side.
+func NewTransport(proxy func(*http.Request) (*url.URL, error)) *http.Transport {
+	return &http.Transport{
+		Proxy:                 proxy,
+		DialContext:           (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConns:          100,
+		MaxIdleConnsPerHost:   32,
+		IdleConnTimeout:       90 * time.Second,
+		TLSHandshakeTimeout:   15 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		// A registry may hash a large upload before it answers.
+		ResponseHeaderTimeout: 10 * time.Minute,
+		ReadBufferSize:        64 << 10,
+		WriteBufferSize:       64 << 10,
+	}
+}
+
+// guard lets plain HTTP through only to loopback and to the hosts that were named. The
+// library falls back to it for private addresses.
+type guard struct {
+	inner http.RoundTripper
+	plain map[string]bool
+}
+
+func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme == "http" && !g.plain[r.URL.Host] && !isLoopback(r.URL.Hostname()) {
+		if r.Body != nil {
+			_ = r.Body.Close() // the contract of RoundTripper; nothing was read from it
+		}
+		return nil, &PlainHTTPError{r.URL.Host}
+	}
+	return g.inner.RoundTrip(r)
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// Repository is one repository of a registry, with the session to talk to it.
+type Repository struct {
+	client *Client
+	http   *http.Client
+	name   name.Repository
+	// Registry and Path are as the caller gave them.
+	Registry, Path string
+}
+
+// Repository opens registry/path for pulling or, where push is set, for pulling and pushing.
+// It asks the registry how it wants to be authenticated. Errors are *Error.
+func (c *Client) Repository(ctx context.Context, registry, path string, push bool) (*Repository, error) {
+	key := fmt.Sprintf("%s/%s %t", registry, path, push)
+	c.mu.Lock()
+	e := c.repos[key]
+	if e == nil {
+		e = &repoEntry{}
+		c.repos[key] = e
+	}
+	c.mu.Unlock()
+	e.once.Do(func() {
+		e.repo, e.err = c.open(ctx, registry, path, push)
+		if e.err != nil {
+			// A failure is not kept: it may have been the caller's context.
+			c.mu.Lock()
+			delete(c.repos, key)
+			c.mu.Unlock()
+		}
+	})
+	return e.repo, e.err
+}
+
+func (c *Client) open(ctx context.Context, registry, path string, push bool) (*Repository, error) {
+	var opts []name.Option
+	if c.plain[registry] {
+		opts = append(opts, name.Insecure)
+	}
+	doing := "connecting for " + path
+	repo, err := name.NewRepository(registry+"/"+path, opts...)
+	if err != nil {
+		return nil, &Error{c.o.Side, registry, doing, err}
+	}
+	auth := authn.Anonymous
+	if c.o.Keychain != nil {
+		if auth, err = authn.Resolve(ctx, c.o.Keychain, repo); err != nil {
+			return nil, &Error{c.o.Side, registry, "finding credentials", err}
+		}
+	}
+	scope := transport.PullScope
+	if push {
+		scope = transport.PushScope
+	}
+	base := transport.NewUserAgent(guard{c.o.Transport, c.plain}, c.o.UserAgent)
+	var rt http.RoundTripper
+	err = retry(ctx, func() (err error) {
+		rt, err = transport.NewWithContext(ctx, repo.Registry, auth, base, []string{repo.Scope(scope)})
+		return err
+	})
+	if err != nil {
+		return nil, &Error{c.o.Side, registry, doing, err}
+	}
+	return &Repository{client: c, http: &http.Client{Transport: rt}, name: repo, Registry: registry, Path: path}, nil
+}
+
+func (r *Repository) fail(doing, what string, err error) error {
+	return &Error{r.client.o.Side, r.Registry, fmt.Sprintf("%s %s of %s", doing, what, r.Path), err}
+}
+
+func (r *Repository) url(format string, a ...any) string {
+	u := url.URL{Scheme: r.name.Scheme(), Host: r.name.RegistryStr(), Path: "/v2/" + r.name.RepositoryStr() + "/" + fmt.Sprintf(format, a...)}
+	return u.String()
+}
+
+// accepted are the media types that manifests may have.
+var accepted = strings.Join([]string{
+	string(types.OCIImageIndex), string(types.DockerManifestList),
+	string(types.OCIManifestSchema1), string(types.DockerManifestSchema2),
+}, ",")
+
+// do sends a request that has no body.
+func (r *Repository) do(ctx context.Context, method, target string, header http.Header) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, target, nil)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	return r.http.Do(req)
+}
+
+// Content is a manifest or index: its descriptor and its bytes.
+type Content struct {
+	manifest.Descriptor
+	Raw []byte
+}
+
+// Manifest reads a manifest or index by tag or digest. Its digest is computed; where
+// identifier is a digest, it is compared. Errors are *Error.
+func (r *Repository) Manifest(ctx context.Context, identifier string) (*Content, error) {
+	var c *Content
+	err := retry(ctx, func() error {
+		resp, err := r.do(ctx, http.MethodGet, r.url("manifests/%s", identifier), http.Header{"Accept": {accepted}})
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if err := transport.CheckError(resp, http.StatusOK); err != nil {
+			return err
+		}
+		raw, err := readLimited(resp.Body, manifest.MaxOCIManifestBytes)
+		if err != nil {
+			return err
+		}
+		c = &Content{Descriptor: manifest.Descriptor{
+			Digest: manifest.Digest(raw), Size: int64(len(raw)), MediaType: mediaType(resp, raw),
+		}, Raw: raw}
+		if strings.HasPrefix(identifier, "sha256:") && c.Digest != identifier {
+			return &DigestError{c.Digest, identifier}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, r.fail("reading", "manifest "+identifier, err)
+	}
+	return c, nil
+}
+
+// mediaType is the one in the document, since that is what the digest covers; else the
+// registry's word for it.
+func mediaType(resp *http.Response, raw []byte) string {
+	if m := declaredMediaType(raw); m != "" {
+		return m
+	}
+	m, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	return strings.TrimSpace(m)
+}
+
+func readLimited(r io.Reader, limit int64) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(raw)) > limit {
+		return nil, &TooLargeError{limit}
+	}
+	return raw, nil
+}
+
+// ManifestDigest asks which digest a tag, or digest, has: "" where there is none.
+func (r *Repository) ManifestDigest(ctx context.Context, identifier string) (string, error) {
+	var digest string
+	var unnamed bool
+	err := retry(ctx, func() error {
+		resp, err := r.do(ctx, http.MethodHead, r.url("manifests/%s", identifier), http.Header{"Accept": {accepted}})
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode == http.StatusNotFound {
+			return nil
+		}
+		if err := transport.CheckError(resp, http.StatusOK); err != nil {
+			return err
+		}
+		digest = resp.Header.Get("Docker-Content-Digest")
+		if digest == "" && manifest.CheckDigest(identifier) == nil {
+			digest = identifier
+		}
+		unnamed = digest == ""
+		return nil
+	})
+	if err != nil {
+		return "", r.fail("looking for", "manifest "+identifier, err)
+	}
+	if unnamed { // the header is only a SHOULD of the spec
+		c, err := r.Manifest(ctx, identifier)
+		if err != nil {
+			return "", err
+		}
+		return c.Digest, nil
+	}
+	if digest == "" {
+		return "", nil
+	}
+	if err := manifest.CheckDigest(digest); err != nil {
+		return "", r.fail("looking for", "manifest "+identifier, err)
+	}
+	return digest, nil
+}
+
+// ReadBlob reads a small blob into memory and checks its digest and size.
+func (r *Repository) ReadBlob(ctx context.Context, d manifest.Descriptor, limit int64) ([]byte, error) {
+	var raw []byte
+	err := retry(ctx, func() error {
+		body, err := r.openBlob(ctx, d)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		if raw, err = readLimited(body, limit); err != nil {
+			return err
+		}
+		if int64(len(raw)) < d.Size {
+			return io.ErrUnexpectedEOF
+		}
+		if got := manifest.Digest(raw); got != d.Digest {
+			return &DigestError{got, d.Digest}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, r.fail("reading", "blob "+d.Digest, err)
+	}
+	return raw, nil
+}
+
+// CopyBlob opens a blob and hands its bytes to consume, which proves them and may be called
+// again with the whole of them where the first try broke off. Errors are *Error, or what
+// consume returned where that was no failure to read.
+func (r *Repository) CopyBlob(ctx context.Context, d manifest.Descriptor, consume func(io.Reader) error) error {
+	var local error
+	err := retry(ctx, func() error {
+		local = nil
+		body, err := r.openBlob(ctx, d)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		tracked := &trackingReader{r: body, want: d.Size}
+		err = consume(tracked)
+		if tracked.err != nil {
+			return tracked.err
+		}
+		local = err
+		return nil
+	})
+	if local != nil {
+		return local
+	}
+	if err != nil {
+		return r.fail("reading", "blob "+d.Digest, err)
+	}
+	return nil
+}
+
+// trackingReader remembers whether reading failed, so that a broken connection is told from
+// content that is wrong. A body that ends early is a broken connection.
+type trackingReader struct {
+	r    io.Reader
+	n    int64
+	want int64
+	err  error
+}
+
+func (t *trackingReader) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	t.n += int64(n)
+	switch {
+	case errors.Is(err, io.EOF) && t.n < t.want:
+		err = io.ErrUnexpectedEOF
+		t.err = fmt.Errorf("the body ended after %d of %d bytes: %w", t.n, t.want, err)
+	case err != nil && !errors.Is(err, io.EOF):
+		t.err = err
+	}
+	return n, err
+}
+
+func (r *Repository) openBlob(ctx context.Context, d manifest.Descriptor) (io.ReadCloser, error) {
+	resp, err := r.do(ctx, http.MethodGet, r.url("blobs/%s", d.Digest), nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := transport.CheckError(resp, http.StatusOK); err != nil {
+		return nil, errors.Join(err, resp.Body.Close())
+	}
+	return resp.Body, nil
+}
+
+// HasBlob reports whether the repository has the blob.
+func (r *Repository) HasBlob(ctx context.Context, digest string) (bool, error) {
+	found := false
+	err := retry(ctx, func() error {
+		resp, err := r.do(ctx, http.MethodHead, r.url("blobs/%s", digest), nil)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode == http.StatusNotFound {
+			return nil
+		}
+		if err := transport.CheckError(resp, http.StatusOK); err != nil {
+			return err
+		}
+		found = true
+		return nil
+	})
+	if err != nil {
+		return false, r.fail("looking for", "blob "+digest, err)
+	}
+	return found, nil
+}
+
+// PutBlob uploads a blob, or mounts it from the repository from (same registry; empty for
+// none). open gives the blob's bytes from the start and is called again for each try. It
+// reports whether the blob was mounted, so that nothing was sent.
+func (r *Repository) PutBlob(ctx context.Context, d manifest.Descriptor, from string, open func() (io.ReadCloser, error), sent func(int64)) (mounted bool, err error) {
+	var local error
+	err = retry(ctx, func() error {
+		local = nil
+		location, ok, err := r.startUpload(ctx, d, from)
+		if err != nil || ok {
+			mounted = ok
+			return err
+		}
+		body := &uploadBody{open: open, sent: sent}
+		err = r.finishUpload(ctx, location, d, body)
+		if body.err != nil {
+			// The bundle could not be read: trying the registry again will not help.
+			local = body.err
+			return nil
+		}
+		return err
+	})
+	if local != nil {
+		return false, local
+	}
+	if err != nil {
+		return false, r.fail("uploading", "blob "+d.Digest, err)
+	}
+	return mounted, nil
+}
+
+func (r *Repository) startUpload(ctx context.Context, d manifest.Descriptor, from string) (location string, mounted bool, err error) {
+	target := r.url("blobs/uploads/")
+	if from != "" && from != r.Path {
+		target += "?" + url.Values{"mount": {d.Digest}, "from": {from}}.Encode()
+	}
+	resp, err := r.do(ctx, http.MethodPost, target, nil)
+	if err != nil {
+		return "", false, err
+	}
+	defer resp.Body.Close()
+	if err := transport.CheckError(resp, http.StatusAccepted, http.StatusCreated); err != nil {
+		return "", false, err
+	}
+	if resp.StatusCode == http.StatusCreated {
+		return "", true, nil
+	}
+	u, err := resp.Request.URL.Parse(resp.Header.Get("Location"))
+	if err != nil || resp.Header.Get("Location") == "" {
+		return "", false, fmt.Errorf("upload location %q: %w", resp.Header.Get("Location"), errors.Join(err))
+	}
+	q := u.Query()
+	q.Set("digest", d.Digest)
+	u.RawQuery = q.Encode()
+	return u.String(), false, nil
+}
+
+// uploadBody is the body of an upload. It remembers a failure of its source.
+type uploadBody struct {
+	open func() (io.ReadCloser, error)
+	sent func(int64)
+	r    io.ReadCloser
+	err  error
+}
+
+func (b *uploadBody) Read(p []byte) (int, error) {
+	if b.r == nil && b.err == nil {
+		b.r, b.err = b.open()
+	}
+	if b.err != nil {
+		return 0, b.err
+	}
+	n, err := b.r.Read(p)
+	b.sent(int64(n))
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.err = err
+	}
+	return n, err
+}
+
+func (b *uploadBody) Close() error {
+	if b.r == nil {
+		return nil
+	}
+	r := b.r
+	b.r = nil
+	return r.Close()
+}
+
+func (r *Repository) finishUpload(ctx context.Context, location string, d manifest.Descriptor, body *uploadBody) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, location, nil)
+	if err != nil {
+		return err
+	}
+	if d.Size > 0 {
+		req.Body, req.ContentLength = body, d.Size
+		req.GetBody = func() (io.ReadCloser, error) { return &uploadBody{open: body.open, sent: body.sent}, nil }
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	resp, err := r.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return transport.CheckError(resp, http.StatusCreated, http.StatusNoContent, http.StatusAccepted)
+}
+
+// PutManifest stores a manifest or index under a tag or its digest. The caller has proven raw
+// against digest; the registry's answer is compared with it.
+func (r *Repository) PutManifest(ctx context.Context, identifier string, c *Content) error {
+	err := retry(ctx, func() error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPut, r.url("manifests/%s", identifier), bytes.NewReader(c.Raw))
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Content-Type", c.MediaType)
+		resp, err := r.http.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if err := transport.CheckError(resp, http.StatusCreated, http.StatusOK, http.StatusAccepted); err != nil {
+			return err
+		}
+		if got := resp.Header.Get("Docker-Content-Digest"); got != "" && got != c.Digest {
+			return &DigestError{got, c.Digest}
+		}
+		return nil
+	})
+	if err != nil {
+		return r.fail("storing", "manifest "+identifier, err)
+	}
+	return nil
+}

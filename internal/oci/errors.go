@@ -1,0 +1,83 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// Error says which registry failed at what.
+type Error struct {
+	// Side is the role of the registry, such as "source registry".
+	Side string
+	// Registry is its host.
+	Registry string
+	// Doing is what was being done to what, such as "reading manifest of x/y:1".
+	Doing string
+	Err   error
+}
+
+// Error names side, registry and deed.
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s %s: %s: %v", e.Side, e.Registry, e.Doing, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// PlainHTTPError says that a registry could only be reached without TLS, which was not asked
+// for.
+type PlainHTTPError struct{ Host string }
+
+// Error names the host.
+func (e *PlainHTTPError) Error() string {
+	return fmt.Sprintf("refusing to speak plain HTTP with %s", e.Host)
+}
+
+// DigestError says that content is not what it was asked for by digest.
+type DigestError struct{ Got, Want string }
+
+// Error gives both digests.
+func (e *DigestError) Error() string { return fmt.Sprintf("got %s, want %s", e.Got, e.Want) }
+
+// TooLargeError says that a manifest is larger than any real one.
+type TooLargeError struct{ Limit int64 }
+
+// Error gives the limit.
+func (e *TooLargeError) Error() string { return fmt.Sprintf("is larger than %d bytes", e.Limit) }
+
+// IsNotFound reports whether a registry answered that it has no such thing.
+func IsNotFound(err error) bool { return statusOf(err) == http.StatusNotFound }
+
+// IsDenied reports whether a registry refused for want of credentials or rights.
+func IsDenied(err error) bool {
+	s := statusOf(err)
+	return s == http.StatusUnauthorized || s == http.StatusForbidden
+}
+
+// IsMissingContent reports whether a registry refused a manifest because content that it
+// names is not there, as most do with a sparse index.
+func IsMissingContent(err error) bool {
+	var t *transport.Error
+	if !errors.As(err, &t) || t.StatusCode < 400 || t.StatusCode >= 500 {
+		return false
+	}
+	for _, d := range t.Errors {
+		switch d.Code {
+		case transport.ManifestBlobUnknownErrorCode, transport.ManifestUnknownErrorCode,
+			transport.BlobUnknownErrorCode, transport.ManifestInvalidErrorCode:
+			return true
+		}
+	}
+	return false
+}
+
+func statusOf(err error) int {
+	var t *transport.Error
+	if errors.As(err, &t) {
+		return t.StatusCode
+	}
+	return 0
+}

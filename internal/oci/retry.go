@@ -1,0 +1,60 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// Attempts and waits of one request. They ride out a registry that restarts (about 6 s in
+// all), while a mistake is still told at once.
+const (
+	attempts  = 5
+	firstWait = 200 * time.Millisecond
+	growth    = 3
+)
+
+// retry calls f until it succeeds, fails for good, or has been tried often enough.
+func retry(ctx context.Context, f func() error) error {
+	wait := firstWait
+	for i := 1; ; i++ {
+		err := f()
+		if err == nil || i == attempts || ctx.Err() != nil || !temporary(err) {
+			return err
+		}
+		// Jitter keeps parallel transfers from coming back all at once.
+		t := time.NewTimer(wait/2 + rand.N(wait))
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return errors.Join(ctx.Err(), err)
+		case <-t.C:
+		}
+		wait *= growth
+	}
+}
+
+// temporary reports whether doing the same again may help.
+func temporary(err error) bool {
+	var t *transport.Error
+	if errors.As(err, &t) {
+		switch t.StatusCode {
+		case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
+			http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+			return true
+		}
+		return false
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return true
+	}
+	var n net.Error
+	return errors.As(err, &n) && n.Timeout()
+}

@@ -1,0 +1,115 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// ErrNotCanonical is wrapped by Parse for bytes that decode, but are not what Encode writes:
+// duplicate or differently cased keys, white space, another order, trailing bytes.
+var ErrNotCanonical = errors.New("manifest is not in its canonical form")
+
+// ErrUnknownFormat is wrapped by Parse for a document that is no manifest of a known format.
+var ErrUnknownFormat = errors.New("unknown bundle format")
+
+// prefix is how every canonical manifest begins. It is compared before the JSON decoder sees
+// a byte.
+const prefix = `{"mediaType":"` + MediaType + `","format":`
+
+// Encode returns the canonical bytes of m: the members in the order of the type, no white
+// space, no HTML escapes, no trailing newline; lists are never null.
+func Encode(m *Manifest) ([]byte, error) {
+	raw, err := marshal(normal(m))
+	if err != nil {
+		return nil, fmt.Errorf("encoding manifest: %w", err)
+	}
+	if len(raw) > MaxManifestBytes {
+		return nil, fmt.Errorf("encoding manifest: %d bytes, at most %d are allowed", len(raw), MaxManifestBytes)
+	}
+	return raw, nil
+}
+
+// Parse decodes raw and checks that it is canonical and valid. The caller has proven who
+// signed raw: Parse is the first that looks into it.
+func Parse(raw []byte) (*Manifest, error) {
+	if len(raw) > MaxManifestBytes {
+		return nil, fmt.Errorf("parsing manifest: %d bytes, at most %d are allowed", len(raw), MaxManifestBytes)
+	}
+	if !bytes.HasPrefix(raw, []byte(prefix)) {
+		return nil, fmt.Errorf("parsing manifest: does not begin with %q: %w", prefix, ErrUnknownFormat)
+	}
+	var head struct {
+		Format int `json:"format"`
+	}
+	// Only the number after the prefix is wanted, so that a newer format is named as such
+	// rather than as a wrong field.
+	dec := json.NewDecoder(io.MultiReader(bytes.NewReader([]byte(`{"format":`)), bytes.NewReader(raw[len(prefix):])))
+	if err := dec.Decode(&head); err == nil && head.Format != Format {
+		return nil, fmt.Errorf("parsing manifest: format %d, this version reads format %d: %w", head.Format, Format, ErrUnknownFormat)
+	}
+	m := &Manifest{}
+	dec = json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(m); err != nil {
+		return nil, fmt.Errorf("parsing manifest: %w", err)
+	}
+	again, err := marshal(normal(m))
+	if err != nil {
+		return nil, fmt.Errorf("parsing manifest: %w", err)
+	}
+	if !bytes.Equal(again, raw) {
+		return nil, fmt.Errorf("parsing manifest: differs from its canonical form at byte %d: %w", firstDifference(again, raw), ErrNotCanonical)
+	}
+	if err := m.Validate(); err != nil {
+		return nil, fmt.Errorf("parsing manifest: %w", err)
+	}
+	return m, nil
+}
+
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// normal returns m with empty lists for nil ones, so that there is one encoding of "none".
+func normal(m *Manifest) *Manifest {
+	n := *m
+	n.Platforms = orEmpty(n.Platforms)
+	n.Images = append([]Image{}, n.Images...)
+	for i := range n.Images {
+		n.Images[i].Platforms = orEmpty(n.Images[i].Platforms)
+		n.Images[i].Reasons = orEmpty(n.Images[i].Reasons)
+	}
+	n.Charts = append([]Chart{}, n.Charts...)
+	for i := range n.Charts {
+		n.Charts[i].Values = orEmpty(n.Charts[i].Values)
+	}
+	n.Blobs = orEmpty(n.Blobs)
+	n.Entries = orEmpty(n.Entries)
+	return &n
+}
+
+func orEmpty[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+func firstDifference(a, b []byte) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}

@@ -1,0 +1,99 @@
+package manifest
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+)
+
+// Names of the entries that are not blobs.
+const (
+	// EntryManifest is the manifest itself. It lies at a fixed place and is not listed.
+	EntryManifest  = "sealift.json"
+	EntryOCILayout = "oci-layout"
+	EntryIndex     = "index.json"
+	// BlobPrefix is followed by 64 hex digits.
+	BlobPrefix = "blobs/sha256/"
+)
+
+// Annotations that index.json carries.
+const (
+	annotationRefName = "org.opencontainers.image.ref.name"
+	// AnnotationDerivedFrom marks a derived index with the digest of the original one.
+	AnnotationDerivedFrom = "dev.sealift.derived-from"
+)
+
+// OCILayout is the content of the entry oci-layout (OCI image-layout 1.0.0).
+func OCILayout() []byte { return []byte(`{"imageLayoutVersion":"1.0.0"}`) }
+
+type indexDescriptor struct {
+	MediaType   string            `json:"mediaType"`
+	Digest      string            `json:"digest"`
+	Size        int64             `json:"size"`
+	Annotations map[string]string `json:"annotations"`
+}
+
+type index struct {
+	SchemaVersion int               `json:"schemaVersion"`
+	MediaType     string            `json:"mediaType"`
+	Manifests     []indexDescriptor `json:"manifests"`
+}
+
+// OCIIndex returns the content of the entry index.json, which makes the tar an OCI image
+// layout: every image by its source reference, derived indexes, and charts as
+// charts/NAME:VERSION. It is a pure function of m, so that nothing in a bundle says twice,
+// and possibly otherwise, what the manifest says.
+func OCIIndex(m *Manifest) ([]byte, error) {
+	idx := index{SchemaVersion: 2, MediaType: "application/vnd.oci.image.index.v1+json", Manifests: []indexDescriptor{}}
+	for i := range m.Images {
+		img := &m.Images[i]
+		idx.Manifests = append(idx.Manifests, indexDescriptor{
+			MediaType: img.MediaType, Digest: img.Digest, Size: img.Size,
+			Annotations: map[string]string{annotationRefName: img.Source},
+		})
+		if d := img.Derived; d != nil {
+			idx.Manifests = append(idx.Manifests, indexDescriptor{
+				MediaType: d.MediaType, Digest: d.Digest, Size: d.Size,
+				Annotations: map[string]string{AnnotationDerivedFrom: img.Digest},
+			})
+		}
+	}
+	for i := range m.Charts {
+		c := &m.Charts[i]
+		idx.Manifests = append(idx.Manifests, indexDescriptor{
+			MediaType: c.Manifest.MediaType, Digest: c.Manifest.Digest, Size: c.Manifest.Size,
+			Annotations: map[string]string{annotationRefName: "charts/" + c.Name + ":" + c.Version},
+		})
+	}
+	raw, err := marshal(idx)
+	if err != nil {
+		return nil, fmt.Errorf("encoding index.json: %w", err)
+	}
+	return raw, nil
+}
+
+// EntryFor returns the entry that holds content under name.
+func EntryFor(name string, content []byte) Entry {
+	sum := sha256.Sum256(content)
+	return Entry{Name: name, Size: int64(len(content)), SHA256: hex.EncodeToString(sum[:])}
+}
+
+// BlobEntry returns the entry that holds a stored blob.
+func BlobEntry(b Blob) Entry {
+	h := b.Digest[len("sha256:"):]
+	return Entry{Name: BlobPrefix + h, Size: b.Size, SHA256: h}
+}
+
+// Arrange sets m.Entries from the rest of m: oci-layout, index.json, then the blobs in the
+// order of m.Blobs.
+func Arrange(m *Manifest) error {
+	idx, err := OCIIndex(m)
+	if err != nil {
+		return err
+	}
+	m.Entries = []Entry{EntryFor(EntryOCILayout, OCILayout()), EntryFor(EntryIndex, idx)}
+	for _, b := range m.Blobs {
+		m.Entries = append(m.Entries, BlobEntry(b))
+	}
+	return nil
+}

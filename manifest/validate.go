@@ -1,0 +1,310 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// ErrInvalid is wrapped by every error of Validate.
+var ErrInvalid = errors.New("invalid manifest")
+
+var (
+	namePattern     = regexp.MustCompile(`\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z`)
+	platformPattern = regexp.MustCompile(`\A[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?\z`)
+	digestPattern   = regexp.MustCompile(`\Asha256:[0-9a-f]{64}\z`)
+	mediaPattern    = regexp.MustCompile(`\A[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}\z`)
+	// sourcePattern bounds what a reference may be made of; internal/oci parses it in full.
+	sourcePattern = regexp.MustCompile(`\A[a-zA-Z0-9.-]+(?::[0-9]{1,5})?/[a-z0-9][a-z0-9._/-]*(?::[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?\z`)
+	// versionPattern is the grammar of semver 2.0.0.
+	versionPattern = regexp.MustCompile(`\A(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)` +
+		`(?:-(?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*)?` +
+		`(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?\z`)
+	// chartVersionPattern is wider, since Helm takes versions such as "1.2" and "v1.2.3".
+	chartVersionPattern = regexp.MustCompile(`\A[0-9a-zA-Z][0-9a-zA-Z.+-]{0,127}\z`)
+	chartPattern        = regexp.MustCompile(`\A[a-zA-Z0-9][a-zA-Z0-9._-]{0,252}\z`)
+	dnsPattern          = regexp.MustCompile(`\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z`)
+)
+
+// CheckName reports whether s can name a bundle: a DNS label, since it becomes part of file
+// names, tags and Kubernetes objects.
+func CheckName(s string) error {
+	if !namePattern.MatchString(s) {
+		return fmt.Errorf("name %q is not made of lower-case letters, digits and dashes (at most 63, no dash at either end)", s)
+	}
+	return nil
+}
+
+// CheckVersion reports whether s is a semantic version (semver 2.0.0, without a leading v).
+func CheckVersion(s string) error {
+	if !versionPattern.MatchString(s) || len(s) > 128 {
+		return fmt.Errorf("version %q is not a semantic version such as 1.2.3 or 1.2.3-rc.1", s)
+	}
+	return nil
+}
+
+// CheckPlatform reports whether s is written as os/arch or os/arch/variant.
+func CheckPlatform(s string) error {
+	if !platformPattern.MatchString(s) || len(s) > 64 {
+		return fmt.Errorf("platform %q is not written as os/arch or os/arch/variant", s)
+	}
+	return nil
+}
+
+// CheckRelease reports whether s can name a Helm release (at most 53 characters).
+func CheckRelease(s string) error {
+	if !dnsPattern.MatchString(s) || len(s) > 53 {
+		return fmt.Errorf("release %q is not made of lower-case letters, digits and dashes (at most 53)", s)
+	}
+	return nil
+}
+
+// CheckNamespace reports whether s can name a Kubernetes namespace (RFC 1123 label).
+func CheckNamespace(s string) error {
+	if !dnsPattern.MatchString(s) {
+		return fmt.Errorf("namespace %q is not made of lower-case letters, digits and dashes (at most 63)", s)
+	}
+	return nil
+}
+
+// CheckDigest reports whether s is a sha256 digest in its one spelling.
+func CheckDigest(s string) error {
+	if !digestPattern.MatchString(s) {
+		return fmt.Errorf("digest %q is not sha256: and 64 lower-case hex digits", s)
+	}
+	return nil
+}
+
+// Validate checks every rule that a manifest obeys beyond its syntax. Its errors wrap
+// ErrInvalid.
+func (m *Manifest) Validate() error {
+	if err := m.validate(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return nil
+}
+
+func (m *Manifest) validate() error {
+	if m.MediaType != MediaType || m.Format != Format {
+		return fmt.Errorf("mediaType %q format %d, want %q format %d", m.MediaType, m.Format, MediaType, Format)
+	}
+	if m.Head < 0 || m.Head > MaxHead || m.Head%4096 != 0 {
+		return fmt.Errorf("head %d is not a multiple of 4096 from 0 to %d", m.Head, MaxHead)
+	}
+	if err := errors.Join(CheckName(m.Name), CheckVersion(m.Version)); err != nil {
+		return err
+	}
+	if !namePattern.MatchString(m.Channel) {
+		return fmt.Errorf("channel %q is not made of lower-case letters, digits and dashes", m.Channel)
+	}
+	if t, err := time.Parse(time.RFC3339, m.Created); err != nil || t.UTC().Format(time.RFC3339) != m.Created {
+		return fmt.Errorf("created %q is not a UTC time such as 2026-01-02T03:04:05Z", m.Created)
+	}
+	if len(m.Platforms) == 0 {
+		return errors.New("no platforms")
+	}
+	if err := checkPlatforms(m.Platforms); err != nil {
+		return err
+	}
+	if len(m.Images) > MaxImages || len(m.Charts) > MaxCharts || len(m.Blobs) > MaxEntries || len(m.Entries) > MaxEntries {
+		return fmt.Errorf("%d images, %d charts, %d blobs, %d entries: at most %d, %d, %d, %d", len(m.Images), len(m.Charts), len(m.Blobs), len(m.Entries), MaxImages, MaxCharts, MaxEntries, MaxEntries)
+	}
+	blobs, err := m.validateBlobs()
+	if err != nil {
+		return err
+	}
+	if err := m.validateImages(blobs); err != nil {
+		return err
+	}
+	if err := m.validateCharts(blobs); err != nil {
+		return err
+	}
+	return m.validateEntries()
+}
+
+func checkPlatforms(platforms []string) error {
+	seen := map[string]bool{}
+	for _, p := range platforms {
+		if err := CheckPlatform(p); err != nil {
+			return err
+		}
+		if seen[p] {
+			return fmt.Errorf("platform %q twice", p)
+		}
+		seen[p] = true
+	}
+	return nil
+}
+
+func (m *Manifest) validateBlobs() (map[string]*Blob, error) {
+	blobs := make(map[string]*Blob, len(m.Blobs))
+	for i := range m.Blobs {
+		b := &m.Blobs[i]
+		if err := checkDescriptor(Descriptor{Digest: b.Digest, MediaType: b.MediaType, Size: b.Size}, MaxEntryBytes); err != nil {
+			return nil, fmt.Errorf("blob %d: %w", i, err)
+		}
+		if b.Encoding != EncodingStored {
+			return nil, fmt.Errorf("blob %s: encoding %q, this version knows %q", b.Digest, b.Encoding, EncodingStored)
+		}
+		if blobs[b.Digest] != nil {
+			return nil, fmt.Errorf("blob %s twice", b.Digest)
+		}
+		blobs[b.Digest] = b
+	}
+	return blobs, nil
+}
+
+func checkDescriptor(d Descriptor, limit int64) error {
+	if err := CheckDigest(d.Digest); err != nil {
+		return err
+	}
+	if !mediaPattern.MatchString(d.MediaType) {
+		return fmt.Errorf("%s: media type %q is malformed", d.Digest, d.MediaType)
+	}
+	if d.Size < 0 || d.Size > limit {
+		return fmt.Errorf("%s: size %d is not from 0 to %d", d.Digest, d.Size, limit)
+	}
+	return nil
+}
+
+// carried checks that d is among the blobs, with the same size.
+func carried(blobs map[string]*Blob, d Descriptor, limit int64) error {
+	if err := checkDescriptor(d, limit); err != nil {
+		return err
+	}
+	b := blobs[d.Digest]
+	if b == nil {
+		return fmt.Errorf("%s is not among the blobs", d.Digest)
+	}
+	if b.Size != d.Size {
+		return fmt.Errorf("%s has size %d here and %d among the blobs", d.Digest, d.Size, b.Size)
+	}
+	return nil
+}
+
+func (m *Manifest) validateImages(blobs map[string]*Blob) error {
+	sources := map[string]bool{}
+	for i := range m.Images {
+		img := &m.Images[i]
+		if sources[img.Source] {
+			return fmt.Errorf("image %q twice", img.Source)
+		}
+		sources[img.Source] = true
+		if err := img.validate(blobs); err != nil {
+			return fmt.Errorf("image %q: %w", img.Source, err)
+		}
+	}
+	return nil
+}
+
+func (img *Image) validate(blobs map[string]*Blob) error {
+	if len(img.Source) > 512 || !sourcePattern.MatchString(img.Source) {
+		return errors.New("is not a fully qualified reference")
+	}
+	if err := carried(blobs, Descriptor{img.Digest, img.MediaType, img.Size}, MaxOCIManifestBytes); err != nil {
+		return err
+	}
+	if _, pinned, ok := strings.Cut(img.Source, "@"); ok && pinned != img.Digest {
+		return fmt.Errorf("pinned to another digest than %s", img.Digest)
+	}
+	if len(img.Platforms) == 0 {
+		return errors.New("no platforms")
+	}
+	if err := checkPlatforms(img.Platforms); err != nil {
+		return err
+	}
+	if d := img.Derived; d != nil {
+		if len(img.Children) == 0 {
+			return errors.New("a derived index without children")
+		}
+		if d.Digest == img.Digest {
+			return errors.New("the derived index is the original one")
+		}
+		if err := carried(blobs, *d, MaxOCIManifestBytes); err != nil {
+			return fmt.Errorf("derived index: %w", err)
+		}
+	}
+	children := map[string]bool{}
+	for _, c := range img.Children {
+		if children[c.Digest] {
+			return fmt.Errorf("child %s twice", c.Digest)
+		}
+		children[c.Digest] = true
+		if err := CheckPlatform(c.Platform); err != nil {
+			return fmt.Errorf("child %s: %w", c.Digest, err)
+		}
+		if err := carried(blobs, Descriptor{c.Digest, c.MediaType, c.Size}, MaxOCIManifestBytes); err != nil {
+			return fmt.Errorf("child: %w", err)
+		}
+	}
+	if len(img.Reasons) == 0 {
+		return errors.New("no reason given for it")
+	}
+	for _, r := range img.Reasons {
+		if r.Kind != ReasonSpec && r.Kind != ReasonChart {
+			return fmt.Errorf("reason of unknown kind %q", r.Kind)
+		}
+	}
+	return nil
+}
+
+func (m *Manifest) validateCharts(blobs map[string]*Blob) error {
+	releases := map[string]bool{}
+	for i := range m.Charts {
+		c := &m.Charts[i]
+		if err := c.validate(blobs); err != nil {
+			return fmt.Errorf("chart %q: %w", c.Name, err)
+		}
+		key := c.Namespace + "/" + c.Release
+		if releases[key] {
+			return fmt.Errorf("release %q twice", key)
+		}
+		releases[key] = true
+	}
+	return nil
+}
+
+func (c *Chart) validate(blobs map[string]*Blob) error {
+	if !chartPattern.MatchString(c.Name) || !chartVersionPattern.MatchString(c.Version) {
+		return fmt.Errorf("malformed name or version %q", c.Version)
+	}
+	if err := errors.Join(CheckRelease(c.Release), CheckNamespace(c.Namespace)); err != nil {
+		return err
+	}
+	if err := carried(blobs, c.Manifest, MaxOCIManifestBytes); err != nil {
+		return err
+	}
+	if err := carried(blobs, c.Archive, MaxArchiveBytes); err != nil {
+		return err
+	}
+	for _, v := range c.Values {
+		if v.Name == "" || len(v.Name) > 255 {
+			return fmt.Errorf("values file name %q", v.Name)
+		}
+		if err := carried(blobs, Descriptor{v.Digest, MediaTypeValues, v.Size}, MaxValuesBytes); err != nil {
+			return fmt.Errorf("values %q: %w", v.Name, err)
+		}
+	}
+	return nil
+}
+
+// validateEntries checks that the entries are those that Arrange makes: there is no freedom
+// in them that could be used to say something else.
+func (m *Manifest) validateEntries() error {
+	want := *m
+	if err := Arrange(&want); err != nil {
+		return err
+	}
+	if len(want.Entries) != len(m.Entries) {
+		return fmt.Errorf("%d entries, the blobs make it %d", len(m.Entries), len(want.Entries))
+	}
+	for i, e := range m.Entries {
+		if e != want.Entries[i] {
+			return fmt.Errorf("entry %d is %q of %d bytes with digest %s, the manifest makes it %q of %d bytes with digest %s",
+				i, e.Name, e.Size, e.SHA256, want.Entries[i].Name, want.Entries[i].Size, want.Entries[i].SHA256)
+		}
+	}
+	return nil
+}
