@@ -449,12 +449,12 @@ func chartManifest(config, archive manifest.Descriptor) ([]byte, error) {
 	return raw, nil
 }
 
-func readValues(path, name string) (chart.ValuesFile, error) {
+func readValues(path, name string) (_ chart.ValuesFile, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return chart.ValuesFile{}, &ValuesError{name, err}
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	raw, err := io.ReadAll(io.LimitReader(f, manifest.MaxValuesBytes+1))
 	if err != nil {
 		return chart.ValuesFile{}, &ValuesError{name, err}

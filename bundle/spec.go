@@ -92,12 +92,12 @@ func (e *SpecError) Error() string {
 }
 
 // LoadSpec reads the spec at path. Errors are *SpecError, or that of opening the file.
-func LoadSpec(path string) (*Spec, error) {
+func LoadSpec(path string) (_ *Spec, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading spec: %w", err)
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	raw, err := io.ReadAll(io.LimitReader(f, MaxSpecBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading spec %q: %w", path, err)
@@ -120,7 +120,7 @@ func parseSpec(raw []byte) (*Spec, []Problem) {
 		if errors.Is(err, io.EOF) {
 			return nil, []Problem{{0, "is empty"}}
 		}
-		return nil, []Problem{{0, strings.TrimPrefix(err.Error(), "yaml: ")}}
+		return nil, []Problem{yamlProblem(strings.TrimPrefix(err.Error(), "yaml: "))}
 	}
 	root := doc.Content[0]
 	var more yaml.Node
@@ -136,11 +136,7 @@ func parseSpec(raw []byte) (*Spec, []Problem) {
 		if errors.As(err, &t) {
 			var problems []Problem
 			for _, text := range t.Errors {
-				p := Problem{0, text}
-				if n, err := fmt.Sscanf(text, "line %d:", &p.Line); n == 1 && err == nil {
-					_, p.Text, _ = strings.Cut(text, ": ")
-				}
-				problems = append(problems, p)
+				problems = append(problems, yamlProblem(text))
 			}
 			return nil, problems
 		}
@@ -149,6 +145,15 @@ func parseSpec(raw []byte) (*Spec, []Problem) {
 	number(root, "images", func(i, line int) { s.Images[i].line = line })
 	number(root, "charts", func(i, line int) { s.Charts[i].line = line })
 	return s, s.complete(root)
+}
+
+// yamlProblem takes the line number out of the library's words.
+func yamlProblem(text string) Problem {
+	p := Problem{0, text}
+	if n, err := fmt.Sscanf(text, "line %d:", &p.Line); n == 1 && err == nil {
+		_, p.Text, _ = strings.Cut(text, ": ")
+	}
+	return p
 }
 
 // number tells the lines on which the items of a list begin.

@@ -157,8 +157,10 @@ func roots(m *manifest.Manifest, t Target, mode IndexMode) ([]*root, error) {
 		if err != nil {
 			return nil, err
 		}
-		r := &root{source: img.Source, path: t.path(ref.Repository), tag: ref.Tag,
-			top: manifest.Descriptor{Digest: img.Digest, MediaType: img.MediaType, Size: img.Size}}
+		r := &root{
+			source: img.Source, path: t.path(ref.Repository), tag: ref.Tag,
+			top: manifest.Descriptor{Digest: img.Digest, MediaType: img.MediaType, Size: img.Size},
+		}
 		for _, c := range img.Children {
 			r.children = append(r.children, manifest.Descriptor{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size})
 		}

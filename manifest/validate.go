@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // ErrInvalid is wrapped by every error of Validate.
@@ -27,6 +28,11 @@ var (
 	chartPattern        = regexp.MustCompile(`\A[a-zA-Z0-9][a-zA-Z0-9._-]{0,252}\z`)
 	dnsPattern          = regexp.MustCompile(`\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z`)
 )
+
+// plain reports whether s can be shown at a terminal: no control characters, no newlines.
+func plain(s string) bool {
+	return len(s) <= 1024 && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+}
 
 // CheckName reports whether s can name a bundle: a DNS label, since it becomes part of file
 // names, tags and Kubernetes objects.
@@ -99,7 +105,7 @@ func (m *Manifest) validate() error {
 	if !namePattern.MatchString(m.Channel) {
 		return fmt.Errorf("channel %q is not made of lower-case letters, digits and dashes", m.Channel)
 	}
-	if t, err := time.Parse(time.RFC3339, m.Created); err != nil || t.UTC().Format(time.RFC3339) != m.Created {
+	if t, err := time.Parse(time.RFC3339, m.Created); err != nil || t.UTC().Format(time.RFC3339) != m.Created || t.Year() < 1970 {
 		return fmt.Errorf("created %q is not a UTC time such as 2026-01-02T03:04:05Z", m.Created)
 	}
 	if len(m.Platforms) == 0 {
@@ -178,6 +184,9 @@ func carried(blobs map[string]*Blob, d Descriptor, limit int64) error {
 	if b == nil {
 		return fmt.Errorf("%s is not among the blobs", d.Digest)
 	}
+	if b.MediaType != d.MediaType {
+		return fmt.Errorf("%s is a %q here and a %q among the blobs", d.Digest, d.MediaType, b.MediaType)
+	}
 	if b.Size != d.Size {
 		return fmt.Errorf("%s has size %d here and %d among the blobs", d.Digest, d.Size, b.Size)
 	}
@@ -246,12 +255,18 @@ func (img *Image) validate(blobs map[string]*Blob) error {
 		if r.Kind != ReasonSpec && r.Kind != ReasonChart {
 			return fmt.Errorf("reason of unknown kind %q", r.Kind)
 		}
+		for _, s := range []string{r.Chart, r.Object, r.Path} {
+			if !plain(s) {
+				return fmt.Errorf("reason %q holds characters that cannot be shown, or is too long", s)
+			}
+		}
 	}
 	return nil
 }
 
 func (m *Manifest) validateCharts(blobs map[string]*Blob) error {
 	releases := map[string]bool{}
+	archives := map[string]string{}
 	for i := range m.Charts {
 		c := &m.Charts[i]
 		if err := c.validate(blobs); err != nil {
@@ -262,6 +277,11 @@ func (m *Manifest) validateCharts(blobs map[string]*Blob) error {
 			return fmt.Errorf("release %q twice", key)
 		}
 		releases[key] = true
+		name := c.Name + ":" + c.Version
+		if other, twice := archives[name]; twice && other != c.Manifest.Digest {
+			return fmt.Errorf("two different charts are both called %q", name)
+		}
+		archives[name] = c.Manifest.Digest
 	}
 	return nil
 }
@@ -269,6 +289,9 @@ func (m *Manifest) validateCharts(blobs map[string]*Blob) error {
 func (c *Chart) validate(blobs map[string]*Blob) error {
 	if !chartPattern.MatchString(c.Name) || !chartVersionPattern.MatchString(c.Version) {
 		return fmt.Errorf("malformed name or version %q", c.Version)
+	}
+	if !plain(c.AppVersion) {
+		return fmt.Errorf("appVersion %q holds characters that cannot be shown, or is too long", c.AppVersion)
 	}
 	if err := errors.Join(CheckRelease(c.Release), CheckNamespace(c.Namespace)); err != nil {
 		return err
@@ -280,7 +303,7 @@ func (c *Chart) validate(blobs map[string]*Blob) error {
 		return err
 	}
 	for _, v := range c.Values {
-		if v.Name == "" || len(v.Name) > 255 {
+		if v.Name == "" || len(v.Name) > 255 || !plain(v.Name) {
 			return fmt.Errorf("values file name %q", v.Name)
 		}
 		if err := carried(blobs, Descriptor{v.Digest, MediaTypeValues, v.Size}, MaxValuesBytes); err != nil {

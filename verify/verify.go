@@ -81,7 +81,8 @@ type Evidence struct {
 	// Signature is the name of the signature that held, Detached whether it lay beside the file.
 	Signature string `json:"signature"`
 	Detached  bool   `json:"detached"`
-	// Ignored counts signatures that were not by a trusted key, or not readable.
+	// Ignored counts the other signatures: by other keys, unreadable, or not looked at any
+	// more.
 	Ignored int `json:"ignored"`
 }
 
@@ -146,7 +147,10 @@ type signature struct {
 }
 
 func open(path string) (_ *opened, err error) {
-	f, err := os.Open(path)
+	f, info, err := openRegular(path)
+	if errors.Is(err, errNotRegular) {
+		return nil, &ContentError{path, archive.ErrNotBundle}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening bundle: %w", err)
 	}
@@ -155,13 +159,6 @@ func open(path string) (_ *opened, err error) {
 			err = errors.Join(err, f.Close())
 		}
 	}()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("opening bundle: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, &ContentError{path, archive.ErrNotBundle}
-	}
 	o := &opened{file: f, size: info.Size()}
 	if o.head, err = archive.ReadHead(f, o.size); err != nil {
 		return nil, &ContentError{path, err}
@@ -180,8 +177,32 @@ func open(path string) (_ *opened, err error) {
 	return o, nil
 }
 
-func readDetached(path string) (_ []byte, err error) {
+var errNotRegular = errors.New("not a regular file")
+
+// openRegular opens a regular file. It looks before it opens, since opening a pipe waits for
+// somebody to write into it, and once more afterwards.
+func openRegular(path string) (*os.File, os.FileInfo, error) {
+	if info, err := os.Stat(path); err != nil {
+		return nil, nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, nil, errNotRegular
+	}
 	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errNotRegular
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, info, nil
+}
+
+func readDetached(path string) (_ []byte, err error) {
+	f, _, err := openRegular(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -189,9 +210,6 @@ func readDetached(path string) (_ []byte, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, errors.New("not a regular file"))
-	}
 	body, err := io.ReadAll(io.LimitReader(f, sigstore.MaxSignatureBytes+1))
 	if err != nil {
 		return nil, err

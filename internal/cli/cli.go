@@ -70,11 +70,13 @@ type app struct {
 // Run executes one command line and returns the exit code.
 func Run(ctx context.Context, args []string, env Env) int {
 	a := &app{env: env}
-	root := a.root()
+	root := a.root() //nolint:contextcheck // commands get ctx from ExecuteContext
 	root.SetArgs(args)
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
+	// Helm logs through the process-wide logger, and what it says there belongs to --verbose.
+	slog.SetDefault(slog.New(slog.DiscardHandler))
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return ExitOK
@@ -134,6 +136,7 @@ before anything was changed; 23 changing back failed too; 30 disk full or media 
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			slog.SetDefault(a.logger())
 			if err := a.fromEnvironment(cmd.Flags()); err != nil {
 				return &usageError{err, cmd.CommandPath()}
 			}

@@ -110,7 +110,7 @@ func hintRegistry(err error) string {
 		return "log in with 'docker login' or 'podman login'; if you are, this user may lack the right, or the project does not exist"
 	case oci.IsNotFound(err):
 		return "check the spelling of repository and tag; some registries also say this to users without access"
-	case errors.Is(err, syscall.ECONNREFUSED), isTimeout(err) && is[*oci.Error](err):
+	case is[*oci.Error](err) && (errors.Is(err, syscall.ECONNREFUSED) || isTimeout(err)):
 		return "is the registry running, and can it be reached from here?"
 	}
 	return ""

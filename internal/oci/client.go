@@ -334,20 +334,13 @@ func (r *Repository) CopyBlob(ctx context.Context, d manifest.Descriptor, consum
 		}
 		defer body.Close()
 		tracked := &trackingReader{r: body, want: d.Size}
-		err = consume(tracked)
-		if tracked.err != nil {
-			return tracked.err
-		}
-		local = err
-		return nil
+		local = consume(tracked)
+		return tracked.err
 	})
-	if local != nil {
-		return local
-	}
 	if err != nil {
 		return r.fail("reading", "blob "+d.Digest, err)
 	}
-	return nil
+	return local
 }
 
 // trackingReader remembers whether reading failed, so that a broken connection is told from
@@ -421,17 +414,15 @@ func (r *Repository) PutBlob(ctx context.Context, d manifest.Descriptor, from st
 		}
 		body := &uploadBody{open: open, sent: sent}
 		err = r.finishUpload(ctx, location, d, body)
-		if body.err != nil {
-			// The bundle could not be read: trying the registry again will not help.
-			local = body.err
-			return nil
+		if local = body.failure(); local != nil {
+			return permanentError{local}
 		}
 		return err
 	})
-	if local != nil {
+	switch {
+	case local != nil:
 		return false, local
-	}
-	if err != nil {
+	case err != nil:
 		return false, r.fail("uploading", "blob "+d.Digest, err)
 	}
 	return mounted, nil
@@ -463,15 +454,31 @@ func (r *Repository) startUpload(ctx context.Context, d manifest.Descriptor, fro
 	return u.String(), false, nil
 }
 
-// uploadBody is the body of an upload. It remembers a failure of its source.
+// uploadBody is the body of an upload. It remembers a failure of its source. The transport
+// may close it while it is still being read.
 type uploadBody struct {
 	open func() (io.ReadCloser, error)
 	sent func(int64)
-	r    io.ReadCloser
-	err  error
+
+	mu     sync.Mutex
+	r      io.ReadCloser
+	closed bool
+	err    error
+}
+
+// failure is why the source could not be read, if so.
+func (b *uploadBody) failure() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
 }
 
 func (b *uploadBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return 0, http.ErrBodyReadAfterClose
+	}
 	if b.r == nil && b.err == nil {
 		b.r, b.err = b.open()
 	}
@@ -487,6 +494,9 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 }
 
 func (b *uploadBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
 	if b.r == nil {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
@@ -57,6 +58,12 @@ func IsDenied(err error) bool {
 	return s == http.StatusUnauthorized || s == http.StatusForbidden
 }
 
+// missingContent are the codes with which registries refuse a manifest for what it names.
+var missingContent = []transport.ErrorCode{
+	transport.ManifestBlobUnknownErrorCode, transport.ManifestUnknownErrorCode,
+	transport.BlobUnknownErrorCode, transport.ManifestInvalidErrorCode,
+}
+
 // IsMissingContent reports whether a registry refused a manifest because content that it
 // names is not there, as most do with a sparse index.
 func IsMissingContent(err error) bool {
@@ -65,9 +72,7 @@ func IsMissingContent(err error) bool {
 		return false
 	}
 	for _, d := range t.Errors {
-		switch d.Code {
-		case transport.ManifestBlobUnknownErrorCode, transport.ManifestUnknownErrorCode,
-			transport.BlobUnknownErrorCode, transport.ManifestInvalidErrorCode:
+		if slices.Contains(missingContent, d.Code) {
 			return true
 		}
 	}

@@ -41,8 +41,15 @@ func retry(ctx context.Context, f func() error) error {
 	}
 }
 
+// permanentError is one that doing the same again does not help against.
+type permanentError struct{ error }
+
 // temporary reports whether doing the same again may help.
 func temporary(err error) bool {
+	var p permanentError
+	if errors.As(err, &p) {
+		return false
+	}
 	var t *transport.Error
 	if errors.As(err, &t) {
 		switch t.StatusCode {

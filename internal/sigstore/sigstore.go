@@ -10,7 +10,9 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -88,6 +90,10 @@ func LoadSigner(private, password []byte) (*Signer, error) {
 	key, err := newPublicKey(pub)
 	if err != nil {
 		return nil, err
+	}
+	if ec, ok := pub.(*ecdsa.PublicKey); ok && ec.Curve != elliptic.P256() {
+		// Tools disagree about the digest that goes with the other curves.
+		return nil, fmt.Errorf("reading private key: ECDSA on curve %s, only P-256 is supported: %w", ec.Params().Name, ErrKey)
 	}
 	return &Signer{sv, key}, nil
 }

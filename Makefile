@@ -1,0 +1,79 @@
+# Sealift. 'make help' lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+GOLANGCI_LINT_VERSION := v2.15.0
+GOVULNCHECK_VERSION   := v1.1.4
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+BIN     := bin/sealift
+TOOLS   := $(CURDIR)/.cache/tools
+
+# One set of build flags everywhere, so that one build cache serves all.
+export GOFLAGS := -trimpath -buildvcs=false
+LDFLAGS := -s -w -buildid= -X github.com/sealift/sealift/internal/cli.version=$(VERSION)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/sealift, one static binary
+	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o $(BIN) .
+
+.PHONY: test
+test: ## run all tests, with the race detector
+	go test -race -count=1 -timeout 30m ./...
+	CGO_ENABLED=0 go test -count=1 -timeout 10m -run 'BitFlip' ./internal/archive
+
+.PHONY: demo
+demo: build ## pack, carry and install two small images, on this machine
+	SEALIFT=$(CURDIR)/$(BIN) ./testdata/demo/demo.sh
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## check the code, with the dependency rule
+	CGO_ENABLED=0 $< run ./... ./testdata/demo/...
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'gofmt would change:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go mod tidy -diff
+
+$(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION):
+	CGO_ENABLED=0 GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv $(TOOLS)/golangci-lint $@
+
+.PHONY: e2e
+e2e: build ## install across a true air gap, on a real Kubernetes (root, Debian)
+	./internal/e2e/prepare.sh
+	SEALIFT_BIN=$(CURDIR)/$(BIN) go test -tags e2e -count=1 -timeout 20m -v ./internal/e2e/
+
+.PHONY: interop
+interop: build ## sign and verify against the cosign command line, both ways
+	cd internal/interop/cosign && SEALIFT_BIN=$(CURDIR)/$(BIN) CGO_ENABLED=0 go test -count=1 -timeout 20m ./...
+
+.PHONY: fuzz
+FUZZTIME ?= 30s
+fuzz: ## fuzz every parser of foreign bytes, FUZZTIME each
+	@set -e; for pkg in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$f"; CGO_ENABLED=0 go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
+.PHONY: bench
+bench: build ## measure speed and memory on 1 GB of layers made on the spot
+	SEALIFT_BIN=$(CURDIR)/$(BIN) CGO_ENABLED=0 go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./internal/bench/
+
+.PHONY: reproducible
+reproducible: ## build the binary twice and compare
+	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o bin/sealift.1 .
+	CGO_ENABLED=0 go build -a -ldflags '$(LDFLAGS)' -o bin/sealift.2 .
+	cmp bin/sealift.1 bin/sealift.2 && sha256sum bin/sealift.1 && rm bin/sealift.1 bin/sealift.2
+
+.PHONY: docs
+docs: ## write the command reference again
+	CGO_ENABLED=0 go test -run TestCommandReference ./internal/cli -update
+
+.PHONY: vuln
+vuln: ## look for known vulnerabilities (needs the vulnerability database)
+	go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./...
+
+.PHONY: clean
+clean: ## remove what was built here
+	rm -rf bin .cache

@@ -1,0 +1,444 @@
+package cli_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sealift/sealift/internal/cli"
+	"github.com/sealift/sealift/internal/registry"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"sealift": func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			context.AfterFunc(ctx, stop)
+			os.Exit(cli.Run(ctx, os.Args[1:], cli.OS()))
+		},
+	})
+}
+
+// TestScripts runs testdata/script/*.txtar: the commands as a user types them, against real
+// registries in this process.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "../../testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"code": cmdCode, "registry": cmdRegistry, "image": cmdImage, "fault": cmdFault, "writes": cmdWrites,
+			"flip": cmdFlip, "truncate": cmdTruncate, "append": cmdAppend, "samebutsigned": cmdSame, "absent": cmdAbsent,
+			"smalldisk": cmdSmallDisk, "interrupt": cmdInterrupt, "digest": cmdDigest, "envsubst": cmdEnvSubst,
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("COSIGN_PASSWORD", "secret")
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("SOURCE_DATE_EPOCH", "1767323045")
+			e.Setenv("CHARTS", mustAbs("../../testdata/charts"))
+			return nil
+		},
+	})
+}
+
+func mustAbs(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		panic(err)
+	}
+	return abs
+}
+
+// cmdCode runs a command and compares its exit code: code 11 sealift verify ...
+func cmdCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N COMMAND...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("%v: exit code %d, want %d", args[1:], got, want)
+	}
+}
+
+// site is a registry whose answers can be made to go wrong.
+type site struct {
+	mu      sync.Mutex
+	next    http.Handler
+	faults  []*fault
+	writes  int
+	hung    string // file that is made when a request hangs
+	closing chan struct{}
+}
+
+type fault struct {
+	kind, method, path string
+	left, skip         int
+}
+
+func (s *site) take(r *http.Request) *fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.Method == http.MethodPut || r.Method == http.MethodPost || r.Method == http.MethodPatch {
+		s.writes++
+	}
+	for _, f := range s.faults {
+		if f.left > 0 && f.method == r.Method && strings.Contains(r.URL.Path, f.path) {
+			if f.skip > 0 {
+				f.skip--
+				continue
+			}
+			f.left--
+			return f
+		}
+	}
+	return nil
+}
+
+func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f := s.take(r)
+	if f == nil {
+		s.next.ServeHTTP(w, r)
+		return
+	}
+	switch f.kind {
+	case "hang":
+		// With its body read, the server sees when the client goes away.
+		_, _ = io.Copy(io.Discard, r.Body)
+		_ = os.WriteFile(s.hung, nil, 0o600)
+		select {
+		case <-r.Context().Done():
+		case <-s.closing:
+		}
+	case "drop":
+		panic(http.ErrAbortHandler)
+	case "cut":
+		s.next.ServeHTTP(&cutWriter{ResponseWriter: w, left: 1000}, r)
+	case "corrupt":
+		s.next.ServeHTTP(&corruptWriter{w}, r)
+	default:
+		code, err := strconv.Atoi(f.kind)
+		if err != nil {
+			panic(err)
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(code)
+	}
+}
+
+// cutWriter ends a response after some bytes, with the announced length kept.
+type cutWriter struct {
+	http.ResponseWriter
+	left int
+}
+
+func (c *cutWriter) Write(p []byte) (int, error) {
+	n := min(len(p), c.left)
+	if _, err := c.ResponseWriter.Write(p[:n]); err != nil {
+		return 0, err
+	}
+	if c.left -= n; c.left == 0 {
+		panic(http.ErrAbortHandler)
+	}
+	return n, nil
+}
+
+// corruptWriter changes the first byte of each piece.
+type corruptWriter struct{ http.ResponseWriter }
+
+func (c *corruptWriter) Write(p []byte) (int, error) {
+	q := slices.Clone(p)
+	if len(q) > 0 {
+		q[0] ^= 1
+	}
+	return c.ResponseWriter.Write(q)
+}
+
+var (
+	sitesMu sync.Mutex
+	sites   = map[string]*site{}
+)
+
+func siteOf(ts *testscript.TestScript, addr string) *site {
+	sitesMu.Lock()
+	defer sitesMu.Unlock()
+	s := sites[addr]
+	if s == nil {
+		ts.Fatalf("no registry %q", addr)
+	}
+	return s
+}
+
+// cmdRegistry starts one: registry NAME [strict] puts its address into $NAME.
+func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
+	strict := len(args) == 2 && args[1] == "strict"
+	app, err := registry.New(context.Background(), registry.Options{Store: ts.MkAbs("store-" + args[0]), SparseIndexes: !strict})
+	ts.Check(err)
+	s := &site{next: app.Handler(), hung: ts.MkAbs("hung"), closing: make(chan struct{})}
+	h := httptest.NewServer(s)
+	ts.Defer(func() { close(s.closing); h.CloseClientConnections(); h.Close() })
+	addr := strings.TrimPrefix(h.URL, "http://")
+	sitesMu.Lock()
+	sites[addr] = s
+	sitesMu.Unlock()
+	ts.Setenv(args[0], addr)
+}
+
+// cmdFault makes the next N requests, after SKIP good ones, go wrong:
+// fault ADDR KIND METHOD PATH N [SKIP].
+func cmdFault(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[4])
+	ts.Check(err)
+	s := siteOf(ts, args[0])
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := &fault{kind: args[1], method: args[2], path: args[3], left: n}
+	if len(args) > 5 {
+		f.skip, err = strconv.Atoi(args[5])
+		ts.Check(err)
+	}
+	s.faults = []*fault{f}
+}
+
+// cmdWrites compares how many writing requests a registry got since the last time.
+func cmdWrites(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	s := siteOf(ts, args[0])
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.writes != want {
+		ts.Fatalf("%d writing requests, want %d", s.writes, want)
+	}
+	s.writes = 0
+}
+
+// cmdImage pushes a small image, or an index where there are several platforms:
+// image REF PLATFORM[,PLATFORM...] SEED. The same seed gives the same bytes. The first layer
+// depends on the first word of the seed up to a dash only, as a shared base does.
+func cmdImage(ts *testscript.TestScript, _ bool, args []string) {
+	ref, err := name.ParseReference(args[0])
+	ts.Check(err)
+	platforms := strings.Split(args[1], ",")
+	var adds []mutate.IndexAddendum
+	for _, p := range platforms {
+		img, err := makeImage(p, args[2])
+		ts.Check(err)
+		if len(platforms) == 1 {
+			ts.Check(remote.Write(ref, img))
+			return
+		}
+		plat, err := v1.ParsePlatform(p)
+		ts.Check(err)
+		adds = append(adds, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: plat}})
+	}
+	ts.Check(remote.WriteIndex(ref, mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), adds...)))
+}
+
+func makeImage(platform, seed string) (v1.Image, error) {
+	base, _, _ := strings.Cut(seed, "-")
+	img, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
+		static.NewLayer(bytesOf(base, 20000), types.OCILayer), static.NewLayer(bytesOf(seed+platform, 30000), types.OCILayer))
+	if err != nil {
+		return nil, err
+	}
+	plat, err := v1.ParsePlatform(platform)
+	if err != nil {
+		return nil, err
+	}
+	c, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	c.OS, c.Architecture, c.Variant = plat.OS, plat.Architecture, plat.Variant
+	return mutate.ConfigFile(mutate.ConfigMediaType(img, types.OCIConfigJSON), c)
+}
+
+func bytesOf(seed string, n int) []byte {
+	var s [32]byte
+	copy(s[:], seed)
+	r := rand.NewChaCha8(s)
+	b := make([]byte, n)
+	_, _ = r.Read(b)
+	return b
+}
+
+// cmdDigest compares the digests of references: digest REF REF.
+func cmdDigest(ts *testscript.TestScript, neg bool, args []string) {
+	var all []string
+	for _, a := range args {
+		ref, err := name.ParseReference(a)
+		ts.Check(err)
+		d, err := remote.Head(ref)
+		ts.Check(err)
+		all = append(all, d.Digest.String())
+	}
+	if (all[0] == all[1]) == neg {
+		ts.Fatalf("digests %v", all)
+	}
+}
+
+// cmdFlip flips the lowest bit of a byte: flip FILE OFFSET; a negative one counts from the end.
+func cmdFlip(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	b, err := os.ReadFile(path)
+	ts.Check(err)
+	at, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	if at < 0 {
+		at += len(b)
+	}
+	b[at] ^= 1
+	ts.Check(os.WriteFile(path, b, 0o600))
+}
+
+func cmdTruncate(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	n, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	if n < 0 {
+		info, err := os.Stat(path)
+		ts.Check(err)
+		n += info.Size()
+	}
+	ts.Check(os.Truncate(path, n))
+}
+
+func cmdAppend(ts *testscript.TestScript, _ bool, args []string) {
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_APPEND|os.O_WRONLY, 0)
+	ts.Check(err)
+	_, err = f.WriteString(args[1])
+	ts.Check(errors.Join(err, f.Close()))
+}
+
+// cmdSame compares two bundles byte by byte, but for their signature slots, which begin at
+// the offset where the gap ends: samebutsigned FILE FILE.
+func cmdSame(ts *testscript.TestScript, neg bool, args []string) {
+	a, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	b, err := os.ReadFile(ts.MkAbs(args[1]))
+	ts.Check(err)
+	same := len(a) == len(b)
+	for i := 0; same && i < len(a); i++ {
+		same = a[i] == b[i] || inSlots(a, i)
+	}
+	if same == neg {
+		ts.Fatalf("%s and %s: same is %t", args[0], args[1], same)
+	}
+}
+
+// inSlots reports whether byte i lies in the slots: 131,122 bytes at a multiple of 4096 that
+// begin with the magic number of S1.
+func inSlots(b []byte, i int) bool {
+	for at := 4096; at < len(b) && at <= i; at += 4096 {
+		if string(b[at:at+4]) == "\x51\x2a\x4d\x18" {
+			return i < at+131122
+		}
+	}
+	return false
+}
+
+// cmdAbsent checks that no file matches: absent GLOB...
+func cmdAbsent(ts *testscript.TestScript, _ bool, args []string) {
+	for _, a := range args {
+		found, err := filepath.Glob(ts.MkAbs(a))
+		ts.Check(err)
+		if len(found) > 0 {
+			ts.Fatalf("there is %v", found)
+		}
+	}
+}
+
+// cmdSmallDisk mounts a file system of a few bytes: smalldisk DIR SIZE. It needs root.
+func cmdSmallDisk(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o755))
+	out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+args[1], "tmpfs", dir).CombinedOutput()
+	if err != nil {
+		ts.Fatalf("mount: %v: %s", err, out)
+	}
+	ts.Defer(func() { _ = exec.Command("umount", dir).Run() })
+}
+
+// cmdInterrupt runs a command, sends it a signal when a request of its hangs, and compares its
+// exit code: interrupt SIGNAL N COMMAND... . Its standard error becomes the file interrupted.txt.
+func cmdInterrupt(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	hung := ts.MkAbs("hung")
+	_ = os.Remove(hung)
+	stderr, err := os.Create(ts.MkAbs("interrupted.txt"))
+	ts.Check(err)
+	defer stderr.Close()
+	path, err := exec.LookPath(args[2])
+	ts.Check(err)
+	c := exec.Command(path, args[3:]...)
+	c.Dir, c.Stderr = ts.MkAbs("."), stderr
+	for _, k := range []string{"HOME", "COSIGN_PASSWORD", "PATH"} {
+		c.Env = append(c.Env, k+"="+ts.Getenv(k))
+	}
+	ts.Check(c.Start())
+	for i := 0; ; i++ {
+		if _, err := os.Stat(hung); err == nil {
+			break
+		}
+		if i == 3000 {
+			_ = c.Process.Kill()
+			ts.Fatalf("%v: no request of it hung", args[2:])
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Check(c.Process.Signal(map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}[args[0]]))
+	_ = c.Wait()
+	if got := c.ProcessState.ExitCode(); got != want {
+		ts.Fatalf("%v: exit code %d after SIG%s, want %d", args[2:], got, args[0], want)
+	}
+}
+
+// cmdEnvSubst replaces $NAME in files by the script's variables.
+func cmdEnvSubst(ts *testscript.TestScript, _ bool, args []string) {
+	for _, a := range args {
+		path := ts.MkAbs(a)
+		b, err := os.ReadFile(path)
+		ts.Check(err)
+		ts.Check(os.WriteFile(path, []byte(os.Expand(string(b), ts.Getenv)), 0o600))
+	}
+}

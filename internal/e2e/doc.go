@@ -1,0 +1,38 @@
+// Package e2e proves the whole journey across a true air gap, on real parts.
+//
+// It has no code but tests, behind the build tag e2e. They need Linux, root, overlayfs and
+// namespaces; prepare.sh gets the rest, once for a machine:
+//
+//	internal/e2e/prepare.sh
+//	go test -tags e2e -count=1 -v ./internal/e2e/
+//
+// The test takes about 80 seconds. prepare.sh builds Kubernetes from source the first time, which
+// takes about ten minutes of one core.
+//
+// # The two sides
+//
+// The vendor has a network namespace with loopback only: a docker-registry on 127.0.0.1:5555 holds
+// images that are built for the test from testdata/demo. The site has another (site.sh):
+// docker-registry on 127.0.0.1:5000, containerd, etcd, and a Kubernetes whose kubelet runs real
+// pods. Neither has a route to anywhere. The only thing that they share is the directory into which
+// the bundles and the public key are copied, as if on a disk that somebody carried.
+//
+// # What it proves
+//
+//   - A bundle packed on one side is everything that the other needs: verify, seed and install work
+//     there, for a chart with a Deployment, a Service and a hook Job, and even the cluster's own
+//     pause image comes out of the bundle.
+//   - A registry that refuses sparse image indexes gets the derived index, by the operator's choice,
+//     and a second seed sends nothing.
+//   - Pods and hooks run from the site's registry, pinned by digest; a dry run changes nothing.
+//   - An upgrade that fails (pods that never get ready, a hook that fails) or is interrupted leaves the old
+//     version running and the release deployed; a first installation that fails leaves nothing in
+//     the way of the next one.
+//   - containerd and podman pull the images by their original names, digests unchanged.
+//   - Nothing in the site, in all that time, tried to reach an address that it has no route to.
+//
+// # Where it cannot run
+//
+// It skips with the reason where a site cannot be built. With CI set in the environment it fails
+// instead, unless the kernel itself lacks what it takes.
+package e2e

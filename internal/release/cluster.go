@@ -1,0 +1,218 @@
+package release
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"helm.sh/helm/v4/pkg/action"
+	"helm.sh/helm/v4/pkg/kube"
+	"helm.sh/helm/v4/pkg/storage"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/klog/v2"
+)
+
+const (
+	// DefaultTimeout bounds each wait of an operation: for one hook, or for
+	// the objects of the release. It is Helm's.
+	DefaultTimeout = 5 * time.Minute
+	// maxHistory is the number of revisions that are kept of a release. A
+	// deployed one is never dropped.
+	maxHistory = 10
+	// fieldManager owns the fields that server-side apply sets. Helm's default
+	// is the name of the program; two names for one release conflict with each
+	// other, and "helm" is what a site's own Helm uses.
+	fieldManager = "helm"
+	userAgent    = "sealift"
+
+	requestsPerSecond = 50
+	requestBurst      = 100
+	statusWorkers     = 8 // what the Helm command uses
+)
+
+// ClusterOptions says which cluster, and how to talk to it.
+type ClusterOptions struct {
+	// Kubeconfig is a path, or several joined as in $KUBECONFIG. It must not be
+	// empty: this package looks nowhere by itself.
+	Kubeconfig string
+	// Context of the kubeconfig; empty: its current one.
+	Context string
+	// Log receives what Helm and client-go log; nil: nothing is logged.
+	Log *slog.Logger
+	// Timeout bounds each wait of Revert, and of an Apply whose Release names
+	// none. 0: DefaultTimeout.
+	Timeout time.Duration
+}
+
+// Cluster is a Kubernetes cluster with Helm releases. Its methods may be called
+// at the same time for different releases.
+type Cluster struct {
+	server  string
+	log     *slog.Logger
+	timeout time.Duration
+	// open starts an operation; tests put fakes here.
+	open func(ctx context.Context, namespace string) (*session, error)
+}
+
+// session is what one operation works with.
+type session struct {
+	cfg       *action.Configuration
+	kube      *client
+	clientset kubernetes.Interface
+}
+
+// setUpOnce guards the settings that are global to Helm and client-go. Both
+// are read by goroutines of earlier operations, so they are written only once.
+var setUpOnce sync.Once
+
+// Connect reads the kubeconfig. It does not talk to the cluster; see
+// [Cluster.Version]. Errors are [ErrNoKubeconfig] and *[KubeconfigError].
+func Connect(o ClusterOptions) (*Cluster, error) {
+	if o.Kubeconfig == "" {
+		return nil, ErrNoKubeconfig
+	}
+	log := o.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	setUpOnce.Do(func() {
+		kube.ManagedFieldsManager = fieldManager
+		klog.SetSlogLogger(log)
+	})
+
+	config, raw, err := readKubeconfig(o)
+	if err != nil {
+		return nil, &KubeconfigError{Path: o.Kubeconfig, Context: o.Context, Err: err}
+	}
+	address, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return nil, &KubeconfigError{Path: o.Kubeconfig, Context: o.Context, Err: err}
+	}
+	if config.Proxy == nil {
+		// client-go would take the proxy of the environment. Only what the
+		// kubeconfig names is dialled.
+		config.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
+	}
+	config.UserAgent = userAgent
+	transport, err := rest.TransportFor(config)
+	if err != nil {
+		return nil, &KubeconfigError{Path: o.Kubeconfig, Context: o.Context, Err: err}
+	}
+
+	c := &Cluster{server: address.String(), log: log, timeout: o.Timeout}
+	if c.timeout <= 0 {
+		c.timeout = DefaultTimeout
+	}
+	c.open = func(ctx context.Context, namespace string) (*session, error) {
+		return c.openSession(ctx, namespace, transport, raw)
+	}
+	return c, nil
+}
+
+func readKubeconfig(o ClusterOptions) (*rest.Config, *clientcmdapi.Config, error) {
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: o.Kubeconfig}
+	if paths := filepath.SplitList(o.Kubeconfig); len(paths) > 1 {
+		rules = &clientcmd.ClientConfigLoadingRules{Precedence: paths}
+	}
+	raw, err := rules.Load()
+	if err != nil {
+		return nil, nil, err
+	}
+	if o.Context != "" {
+		raw.CurrentContext = o.Context
+	}
+	if _, ok := raw.Contexts[raw.CurrentContext]; !ok {
+		return nil, nil, fmt.Errorf("it has no context %q", raw.CurrentContext)
+	}
+	// Not the deferred loader: that one falls back to the service account of
+	// the pod it may run in.
+	config, err := clientcmd.NewNonInteractiveClientConfig(*raw, raw.CurrentContext, &clientcmd.ConfigOverrides{}, nil).ClientConfig()
+	return config, raw, err
+}
+
+// openSession builds the clients of one operation. They share the connections
+// of the cluster; the gate is the operation's own.
+func (c *Cluster) openSession(ctx context.Context, namespace string, transport http.RoundTripper, raw *clientcmdapi.Config) (*session, error) {
+	// TLS and credentials are in the transport.
+	config := &rest.Config{
+		Host:                      c.server,
+		Transport:                 &gate{next: transport, ctx: ctx},
+		UserAgent:                 userAgent,
+		QPS:                       requestsPerSecond,
+		Burst:                     requestBurst,
+		WarningHandlerWithContext: warnings{log: c.log},
+	}
+	clientset, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	g := &getter{config: config, discovery: memory.NewMemCacheClient(clientset.Discovery())}
+	g.mapper = restmapper.NewShortcutExpander(restmapper.NewDeferredDiscoveryRESTMapper(g.discovery), g.discovery, nil)
+	g.loader = clientcmd.NewNonInteractiveClientConfig(*raw, raw.CurrentContext,
+		&clientcmd.ConfigOverrides{Context: clientcmdapi.Context{Namespace: namespace}}, nil)
+
+	cfg := action.NewConfiguration(action.ConfigurationSetLogger(c.log.Handler()))
+	if err := cfg.Init(g, namespace, "secret"); err != nil {
+		return nil, err
+	}
+	cfg.Releases = storage.Init(&records{Driver: cfg.Releases.Driver})
+	cfg.Releases.SetLogger(c.log.Handler())
+	wrapped := &client{Interface: cfg.KubeClient, ctx: ctx}
+	cfg.KubeClient = wrapped
+	return &session{cfg: cfg, kube: wrapped, clientset: clientset}, nil
+}
+
+// Version asks the cluster for its Kubernetes version ("v1.34.1"). It is the
+// check that the cluster answers. An error is an *[UnreachableError].
+func (c *Cluster) Version(ctx context.Context) (string, error) {
+	s, err := c.open(ctx, "default")
+	if err != nil {
+		return "", err
+	}
+	v, err := s.clientset.Discovery().ServerVersion()
+	if err != nil {
+		return "", &UnreachableError{Server: c.server, Err: err}
+	}
+	return v.GitVersion, nil
+}
+
+// getter hands Helm the clients of a session. Helm's own reads the
+// environment, and caches discovery in the home directory.
+type getter struct {
+	config    *rest.Config
+	discovery discovery.CachedDiscoveryInterface
+	mapper    meta.RESTMapper
+	loader    clientcmd.ClientConfig
+}
+
+func (g *getter) ToRESTConfig() (*rest.Config, error) { return rest.CopyConfig(g.config), nil }
+
+func (g *getter) ToDiscoveryClient() (discovery.CachedDiscoveryInterface, error) {
+	return g.discovery, nil
+}
+
+func (g *getter) ToRESTMapper() (meta.RESTMapper, error) { return g.mapper, nil }
+
+func (g *getter) ToRawKubeConfigLoader() clientcmd.ClientConfig { return g.loader }
+
+// warnings logs the warnings that the API server sends along, for example
+// about deprecated versions; client-go would print them.
+type warnings struct{ log *slog.Logger }
+
+func (w warnings) HandleWarningHeaderWithContext(ctx context.Context, code int, _, text string) {
+	if code == 299 && text != "" { // the only code that Kubernetes uses
+		w.log.WarnContext(ctx, "the cluster warns", "text", text)
+	}
+}

@@ -1,0 +1,206 @@
+package release
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func kubeconfig(t testing.TB, server string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config")
+	err := os.WriteFile(path, []byte(`apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "`+server+`", insecure-skip-tls-verify: true}}]
+users: [{name: u, user: {token: secret}}]
+contexts: [{name: x, context: {cluster: c, user: u, namespace: other}}]
+current-context: x
+`), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestConnectErrors(t *testing.T) {
+	if _, err := Connect(ClusterOptions{}); !errors.Is(err, ErrNoKubeconfig) {
+		t.Errorf("got %v", err)
+	}
+	good := kubeconfig(t, "https://cluster.invalid")
+	empty := filepath.Join(t.TempDir(), "empty")
+	broken := filepath.Join(t.TempDir(), "broken")
+	if err := errors.Join(os.WriteFile(empty, nil, 0o600), os.WriteFile(broken, []byte("a: ["), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []ClusterOptions{{Kubeconfig: "/does/not/exist"}, {Kubeconfig: good, Context: "y"}, {Kubeconfig: empty}, {Kubeconfig: broken}} {
+		var ke *KubeconfigError
+		if _, err := Connect(o); !errors.As(err, &ke) || ke.Path != o.Kubeconfig {
+			t.Errorf("%+v: got %v", o, err)
+		}
+	}
+	for _, o := range []ClusterOptions{{Kubeconfig: good}, {Kubeconfig: good, Context: "x"}, {Kubeconfig: empty + string(filepath.ListSeparator) + good}} {
+		if _, err := Connect(o); err != nil {
+			t.Errorf("%+v: got %v", o, err)
+		}
+	}
+}
+
+// A session writes to no file and asks nothing but the cluster.
+func TestVersion(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("KUBECONFIG", "/does/not/exist")
+	var agent, token string
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		agent, token = r.UserAgent(), r.Header.Get("Authorization")
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Add("Warning", `299 - "old \u001b[31mapi"`)
+		_, _ = io.WriteString(w, `{"major":"1","minor":"34","gitVersion":"v1.34.2"}`)
+	}))
+	defer srv.Close()
+	var logged bytes.Buffer
+	c, err := Connect(ClusterOptions{Kubeconfig: kubeconfig(t, srv.URL), Log: slog.New(slog.NewTextHandler(&logged, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := c.Version(t.Context())
+	if err != nil || v != "v1.34.2" || agent != userAgent || token != "Bearer secret" {
+		t.Errorf("got %q, %v, agent %q, token %q", v, err, agent, token)
+	}
+	if entries, err := os.ReadDir(home); err != nil || len(entries) > 0 {
+		t.Errorf("home has %v, %v", entries, err)
+	}
+	if !strings.Contains(logged.String(), "old") {
+		t.Errorf("logged %q", &logged)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var ue *UnreachableError
+	if _, err := c.Version(ctx); !errors.As(err, &ue) || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	srv.Close()
+	if _, err := c.Version(t.Context()); !errors.As(err, &ue) || ue.Server == "" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSessionNamespace(t *testing.T) {
+	c, err := Connect(ClusterOptions{Kubeconfig: kubeconfig(t, "https://cluster.invalid")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.open(t.Context(), "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, ok := s.cfg.RESTClientGetter.(*getter)
+	if !ok {
+		t.Fatal("not our getter")
+	}
+	if ns, _, err := g.ToRawKubeConfigLoader().Namespace(); err != nil || ns != "shop" {
+		t.Errorf("objects without a namespace go to %q (%v)", ns, err)
+	}
+}
+
+// After a cancellation: reading ends at once, writing that is under way is
+// waited for, and only release records are still written.
+func TestGate(t *testing.T) {
+	arrived, release := make(chan string, 1), make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // or the server does not notice that the client is gone
+		if strings.HasPrefix(r.URL.Path, "/slow") {
+			arrived <- r.Method
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+		}
+		_, _ = io.WriteString(w, "done")
+	}))
+	defer srv.Close()
+	do := func(ctx context.Context, method, path string) error {
+		req, err := http.NewRequestWithContext(context.Background(), method, srv.URL+path, strings.NewReader("x"))
+		if err != nil {
+			return err
+		}
+		resp, err := (&gate{next: http.DefaultTransport, ctx: ctx}).RoundTrip(req)
+		if err != nil {
+			return err
+		}
+		_, err = io.ReadAll(resp.Body)
+		return errors.Join(err, resp.Body.Close())
+	}
+	for _, method := range []string{http.MethodGet, http.MethodPatch} {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- do(ctx, method, "/slow?watch=true") }()
+		<-arrived
+		cancel()
+		if method == http.MethodPatch {
+			release <- struct{}{}
+		}
+		if err := <-done; (err == nil) != (method == http.MethodPatch) {
+			t.Errorf("%s: got %v", method, err)
+		}
+		for _, m := range []string{http.MethodGet, http.MethodPatch, http.MethodPost, http.MethodDelete} {
+			if err := do(ctx, m, "/apis/apps/v1/namespaces/shop/deployments/eu"); !errors.Is(err, context.Canceled) {
+				t.Errorf("%s after the cancellation: got %v", m, err)
+			}
+		}
+		if err := do(ctx, http.MethodGet, "/api/v1/namespaces/shop/secrets?labelSelector=name%3Deu%2Cowner%3Dhelm"); err != nil {
+			t.Errorf("reading the history: %v", err)
+		}
+		if err := do(ctx, http.MethodGet, "/api/v1/namespaces/shop/secrets"); !errors.Is(err, context.Canceled) {
+			t.Errorf("reading secrets: %v", err)
+		}
+		if err := do(ctx, http.MethodPut, "/api/v1/namespaces/shop/secrets/sh.helm.release.v1.eu.v2"); err != nil {
+			t.Errorf("recording the failure: %v", err)
+		}
+	}
+}
+
+func TestDiagnose(t *testing.T) {
+	c := newFake(t)
+	put(t, c, 1, "failed")
+	h, err := c.memory.Get("sh.helm.release.v1.eu.v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := asRelease(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Manifest = "kind: Job\nmetadata: {name: eu-load}\n---\nkind: Pod\nmetadata: {name: eu-tool}\n"
+	c.api["/api/v1/namespaces/shop/pods"] = `{"kind":"PodList","apiVersion":"v1","items":[
+	{"metadata":{"name":"eu-load-x1","labels":{"job-name":"eu-load"}},"status":{"phase":"Pending","containerStatuses":[{"name":"web","state":{"waiting":{"reason":"ImagePullBackOff","message":"Back-off \u001b[31m pulling\n image"}}}]}},
+	{"metadata":{"name":"eu-tool"},"status":{"phase":"Pending","conditions":[{"type":"PodScheduled","status":"False","reason":"Unschedulable","message":"0/1 nodes"}]}},
+	{"metadata":{"name":"ready","labels":{"job-name":"eu-load"}},"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}},
+	{"metadata":{"name":"foreign"},"status":{"phase":"Pending"}}]}`
+	c.api["/api/v1/namespaces/shop/events"] = `{"kind":"EventList","apiVersion":"v1","items":[
+	{"metadata":{"name":"a"},"type":"Warning","reason":"Old","message":"older","lastTimestamp":"2026-01-01T00:00:00Z","involvedObject":{"kind":"Pod","name":"eu-tool"}},
+	{"metadata":{"name":"b"},"type":"Warning","reason":"Failed","message":"no such image","lastTimestamp":"2026-01-02T00:00:00Z","involvedObject":{"kind":"Pod","name":"eu-load-x1"}},
+	{"metadata":{"name":"c"},"type":"Warning","reason":"Failed","message":"other","involvedObject":{"kind":"Pod","name":"foreign"}}]}`
+	got, err := c.Diagnose(t.Context(), "shop", "eu")
+	want := []string{
+		"Pod/eu-load-x1 container web: ImagePullBackOff: Back-off [31m pulling image",
+		"Pod/eu-tool: Unschedulable: 0/1 nodes",
+		"event Pod/eu-load-x1: Failed: no such image",
+		"event Pod/eu-tool: Old: older",
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if s := clean(strings.Repeat("é ", 1000)); len([]rune(s)) != maxLine {
+		t.Errorf("%d characters", len([]rune(s)))
+	}
+}

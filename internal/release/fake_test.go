@@ -1,0 +1,212 @@
+package release
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"helm.sh/helm/v4/pkg/action"
+	"helm.sh/helm/v4/pkg/chart/common"
+	"helm.sh/helm/v4/pkg/kube"
+	kubefake "helm.sh/helm/v4/pkg/kube/fake"
+	"helm.sh/helm/v4/pkg/storage"
+	"helm.sh/helm/v4/pkg/storage/driver"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/cli-runtime/pkg/resource"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/sealift/sealift/internal/chart"
+)
+
+// fakeKube stands in for the cluster: it does nothing, writes down what it was
+// asked to do, and fails where a test tells it to.
+type fakeKube struct {
+	*kubefake.PrintingKubeClient
+	mu    sync.Mutex
+	calls []string
+	// wait, hook and gone decide how a wait for a release, for a hook or for a
+	// deletion ends; live is
+	// what is there when somebody looks.
+	wait, hook, gone func() error
+	live             []*unstructured.Unstructured
+}
+
+func (f *fakeKube) note(call string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, call)
+}
+
+// Build knows Jobs, Pods and CRDs, and leaves everything else out: Helm would
+// look up objects of a release in a real cluster.
+func (f *fakeKube) Build(r io.Reader, _ bool) (kube.ResourceList, error) {
+	var list kube.ResourceList
+	dec := yaml.NewDecoder(r)
+	for {
+		var m map[string]any
+		if err := dec.Decode(&m); err != nil {
+			return list, nil
+		}
+		u := &unstructured.Unstructured{Object: m}
+		switch u.GetKind() {
+		case "Job", "Pod", "CustomResourceDefinition":
+			list = append(list, &resource.Info{
+				Name: u.GetName(), Object: u, Mapping: &meta.RESTMapping{GroupVersionKind: u.GroupVersionKind()},
+			})
+		case "":
+		default:
+			return nil, nil
+		}
+	}
+}
+
+func (f *fakeKube) each(verb string, list kube.ResourceList) {
+	for _, info := range list {
+		f.note(verb + " " + info.Mapping.GroupVersionKind.Kind + "/" + info.Name)
+	}
+}
+
+func (f *fakeKube) Create(list kube.ResourceList, _ ...kube.ClientCreateOption) (*kube.Result, error) {
+	f.each("create", list)
+	return &kube.Result{Created: list}, nil
+}
+
+func (f *fakeKube) Update(_, target kube.ResourceList, _ ...kube.ClientUpdateOption) (*kube.Result, error) {
+	f.note("update")
+	return &kube.Result{Updated: target}, nil
+}
+
+func (f *fakeKube) Delete(list kube.ResourceList, _ metav1.DeletionPropagation) (*kube.Result, []error) {
+	f.each("delete", list)
+	return &kube.Result{Deleted: list}, nil
+}
+
+func (f *fakeKube) Get(kube.ResourceList, bool) (map[string][]runtime.Object, error) {
+	out := map[string][]runtime.Object{}
+	for _, u := range f.live {
+		out[u.GetKind()] = append(out[u.GetKind()], u)
+	}
+	return out, nil
+}
+
+func (f *fakeKube) GetWaiter(s kube.WaitStrategy) (kube.Waiter, error) {
+	return f.GetWaiterWithOptions(s)
+}
+
+func (f *fakeKube) GetWaiterWithOptions(s kube.WaitStrategy, o ...kube.WaitOption) (kube.Waiter, error) {
+	if s != kube.StatusWatcherStrategy || len(o) == 0 {
+		f.note("wait without watching or without a context")
+	}
+	return fakeWaiter{f}, nil
+}
+
+type fakeWaiter struct{ f *fakeKube }
+
+func call(f func() error) error {
+	if f == nil {
+		return nil
+	}
+	return f()
+}
+
+func (w fakeWaiter) Wait(kube.ResourceList, time.Duration) error            { return call(w.f.wait) }
+func (w fakeWaiter) WaitWithJobs(kube.ResourceList, time.Duration) error    { return call(w.f.wait) }
+func (w fakeWaiter) WaitForDelete(kube.ResourceList, time.Duration) error   { return call(w.f.gone) }
+func (w fakeWaiter) WatchUntilReady(kube.ResourceList, time.Duration) error { return call(w.f.hook) }
+
+// fakeCluster is a Cluster over a fakeKube, Helm's memory driver, and a small
+// API server for what does not go through Helm.
+type fakeCluster struct {
+	*Cluster
+	kube   *fakeKube
+	memory *driver.Memory
+	store  driver.Driver // what sessions use; tests may wrap memory
+	api    map[string]string
+	posts  []string
+}
+
+func newFake(t testing.TB) *fakeCluster {
+	t.Helper()
+	f := &fakeCluster{
+		kube:   &fakeKube{PrintingKubeClient: &kubefake.PrintingKubeClient{Out: io.Discard, LogOutput: io.Discard}},
+		memory: driver.NewMemory(),
+		api:    map[string]string{},
+	}
+	f.memory.SetNamespace("shop")
+	f.store = f.memory
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.Method == http.MethodPost {
+			f.posts = append(f.posts, r.URL.Path)
+			_, _ = io.Copy(w, r.Body)
+			return
+		}
+		answer, ok := f.api[r.URL.Path]
+		if !ok {
+			w.WriteHeader(http.StatusNotFound)
+			answer = `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`
+		}
+		_, _ = io.WriteString(w, answer)
+	}))
+	t.Cleanup(srv.Close)
+	f.Cluster = &Cluster{server: srv.URL, log: slog.New(slog.DiscardHandler), timeout: time.Minute}
+	f.open = func(ctx context.Context, _ string) (*session, error) {
+		clientset, err := kubernetes.NewForConfig(&rest.Config{
+			Host: srv.URL, Transport: &gate{next: http.DefaultTransport, ctx: ctx},
+			ContentConfig: rest.ContentConfig{ContentType: "application/json"},
+		})
+		if err != nil {
+			return nil, err
+		}
+		cfg := action.NewConfiguration(action.ConfigurationSetLogger(slog.DiscardHandler))
+		cfg.Capabilities = &common.Capabilities{
+			KubeVersion: common.KubeVersion{Version: "v1.34.0", Major: "1", Minor: "34"}, APIVersions: common.DefaultVersionSet,
+		}
+		cfg.Releases = storage.Init(&records{Driver: f.store})
+		cfg.Releases.SetLogger(slog.DiscardHandler)
+		wrapped := &client{Interface: f.kube, ctx: ctx}
+		cfg.KubeClient = wrapped
+		return &session{cfg: cfg, kube: wrapped, clientset: clientset}, nil
+	}
+	return f
+}
+
+// has says whether the cluster was asked for something.
+func (f *fakeCluster) has(call string) bool {
+	f.kube.mu.Lock()
+	defer f.kube.mu.Unlock()
+	for _, c := range f.kube.calls {
+		if strings.HasPrefix(c, call) {
+			return true
+		}
+	}
+	return false
+}
+
+func shop(t testing.TB) Release {
+	t.Helper()
+	c, err := chart.Load("../../testdata/charts/shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Release{Name: "eu", Namespace: "shop", Chart: c, Values: map[string]any{"replicas": 2}}
+}
+
+func object(kind, name string, fields map[string]any) *unstructured.Unstructured {
+	m := map[string]any{"apiVersion": "v1", "kind": kind, "metadata": map[string]any{"name": name, "namespace": "shop"}}
+	for k, v := range fields {
+		m[k] = v
+	}
+	return &unstructured.Unstructured{Object: m}
+}

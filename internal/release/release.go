@@ -1,0 +1,366 @@
+package release
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"helm.sh/helm/v4/pkg/action"
+	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
+	"helm.sh/helm/v4/pkg/kube"
+	helmrelease "helm.sh/helm/v4/pkg/release"
+	"helm.sh/helm/v4/pkg/release/common"
+	releasev1 "helm.sh/helm/v4/pkg/release/v1"
+	"helm.sh/helm/v4/pkg/storage/driver"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sealift/sealift/internal/chart"
+)
+
+// State is a revision of a release.
+type State struct {
+	Revision int    `json:"revision"`
+	Status   string `json:"status"`  // Helm's: "deployed", "superseded"
+	Chart    string `json:"chart"`   // name
+	Version  string `json:"version"` // of the chart
+}
+
+// Release is what to install.
+type Release struct {
+	Name, Namespace string
+	Chart           *chart.Chart
+	// Values are complete: what an earlier revision was given is not reused.
+	Values map[string]any
+	// PostRender changes the rendered documents, hooks and tests included, in
+	// one call. It is not called for the objects of crds/, which Helm never
+	// deletes either. nil: no change.
+	PostRender func([]byte) ([]byte, error)
+	// Timeout bounds each wait; 0: that of the Cluster.
+	Timeout time.Duration
+}
+
+// Result is what Apply did.
+type Result struct {
+	Action string // ActionInstall or ActionUpgrade
+	// Revision is the one that was made; 0 if it did not come to that.
+	Revision int
+	// Previous is the revision to go back to; nil if there is none.
+	Previous *State
+}
+
+// Current returns the revision of a release that a way back would go to: the
+// newest that is deployed, and where none is (after a failed rollback), the
+// newest that was. It is nil if there is no such revision: the release is not
+// installed, or its first install failed. If an operation on the release is
+// under way or was killed, the error is a *[PendingError].
+func (c *Cluster) Current(ctx context.Context, name, namespace string) (*State, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s, err := c.open(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	h, err := s.history(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.pending(name, namespace); err != nil {
+		return nil, err
+	}
+	return h.back(), nil
+}
+
+// history is the revisions of a release, oldest first.
+type history []*releasev1.Release
+
+func (s *session) history(name string) (history, error) {
+	if err := chartutil.ValidateReleaseName(name); err != nil {
+		return nil, fmt.Errorf("reading the history of release %q: %w", name, err)
+	}
+	found, err := s.cfg.Releases.History(name)
+	if errors.Is(err, driver.ErrReleaseNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the history of release %q: %w", name, err)
+	}
+	var h history
+	for _, f := range found {
+		r, err := asRelease(f)
+		if err != nil {
+			return nil, err
+		}
+		h = append(h, r)
+	}
+	sort.Slice(h, func(i, j int) bool { return h[i].Version < h[j].Version })
+	return h, nil
+}
+
+func asRelease(rel helmrelease.Releaser) (*releasev1.Release, error) {
+	switch r := rel.(type) {
+	case *releasev1.Release:
+		if r != nil && r.Info != nil {
+			return r, nil
+		}
+	case releasev1.Release:
+		if r.Info != nil {
+			return &r, nil
+		}
+	}
+	return nil, fmt.Errorf("unexpected release record of type %T", rel)
+}
+
+// last is the newest revision, or nil.
+func (h history) last() *releasev1.Release {
+	if len(h) == 0 {
+		return nil
+	}
+	return h[len(h)-1]
+}
+
+func (h history) back() *State {
+	for _, status := range []common.Status{common.StatusDeployed, common.StatusSuperseded} {
+		for _, r := range slices.Backward(h) {
+			if !r.Info.Deleted.IsZero() {
+				break // it was uninstalled, and what was before is gone
+			}
+			if r.Info.Status == status {
+				return stateOf(r)
+			}
+		}
+	}
+	return nil
+}
+
+func (h history) pending(name, namespace string) error {
+	last := h.last()
+	if last == nil || (!last.Info.Status.IsPending() && last.Info.Status != common.StatusUninstalling) {
+		return nil
+	}
+	e := &PendingError{Release: name, Namespace: namespace, Status: last.Info.Status.String(), Revision: last.Version}
+	if last.Info.Status != common.StatusUninstalling {
+		e.Back = h.back()
+	}
+	return e
+}
+
+func stateOf(r *releasev1.Release) *State {
+	s := &State{Revision: r.Version, Status: r.Info.Status.String()}
+	if r.Chart != nil && r.Chart.Metadata != nil {
+		s.Chart, s.Version = r.Chart.Metadata.Name, r.Chart.Metadata.Version
+	}
+	return s
+}
+
+// postRenderer adapts a function to Helm.
+type postRenderer func([]byte) ([]byte, error)
+
+func (f postRenderer) Run(in *bytes.Buffer) (*bytes.Buffer, error) {
+	out, err := f(in.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	return bytes.NewBuffer(out), nil
+}
+
+// Apply installs a release, or upgrades it if it is installed, and waits until
+// it is ready. The namespace is created if it is missing. When Apply returns,
+// nothing of it is running any more, whatever became of ctx.
+//
+// It takes nothing back. If it fails, the Result still says what was begun, for
+// [Cluster.Revert]. Errors are those of [chart.Chart.CheckValues], a
+// *[PendingError] before anything is done, and a *[FailedError].
+func (c *Cluster) Apply(ctx context.Context, r Release) (Result, error) {
+	if err := ctx.Err(); err != nil {
+		return Result{}, err
+	}
+	if r.Chart == nil {
+		return Result{}, fmt.Errorf("installing release %q: no chart is given", r.Name)
+	}
+	unchecked, err := r.Chart.CheckValues(r.Values)
+	if err != nil {
+		return Result{}, err
+	}
+	for _, address := range unchecked {
+		c.log.InfoContext(ctx, "values are not checked against a remote schema", "release", r.Name, "schema", address)
+	}
+	s, err := c.open(ctx, r.Namespace)
+	if err != nil {
+		return Result{}, err
+	}
+	h, err := s.history(r.Name)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := h.pending(r.Name, r.Namespace); err != nil {
+		return Result{}, err
+	}
+	result := Result{Action: ActionUpgrade, Previous: h.back()}
+	last := h.last()
+	if last == nil || last.Info.Status == common.StatusUninstalled {
+		result.Action, result.Previous = ActionInstall, nil
+	}
+	if r.Timeout <= 0 {
+		r.Timeout = c.timeout
+	}
+
+	var rel helmrelease.Releaser
+	if result.Action == ActionInstall {
+		rel, err = s.install(ctx, r, last != nil)
+	} else {
+		rel, err = s.upgrade(ctx, r)
+	}
+	done, relErr := asRelease(rel)
+	if relErr == nil {
+		result.Revision = s.recorded(done)
+	}
+	if err == nil {
+		err = relErr
+	}
+	if err == nil {
+		err = s.confirm(done)
+	}
+	if err != nil {
+		return result, s.failed(ctx, FailedError{
+			Action: result.Action, Release: r.Name, Namespace: r.Namespace,
+			Revision: result.Revision, Hook: failedHook(done, result.Action), Err: err,
+		})
+	}
+	return result, nil
+}
+
+func (s *session) install(ctx context.Context, r Release, replace bool) (helmrelease.Releaser, error) {
+	ch, err := r.Chart.HelmChart()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.ensureNamespace(ctx, r.Namespace); err != nil {
+		return nil, err
+	}
+	a := action.NewInstall(s.cfg)
+	a.ReleaseName = r.Name
+	a.Namespace = r.Namespace
+	a.Replace = replace
+	a.SkipSchemaValidation = true // done by Apply, without Helm's network access
+	a.WaitStrategy = kube.StatusWatcherStrategy
+	a.WaitOptions = waitOptions(ctx)
+	a.Timeout = r.Timeout
+	a.PostRenderStrategy = action.PostRenderStrategyCombined
+	if r.PostRender != nil {
+		a.PostRenderer = postRenderer(r.PostRender)
+	}
+	// Helm's own handling of the context would leave its work running.
+	return a.RunWithContext(context.WithoutCancel(ctx), ch, r.Values)
+}
+
+func (s *session) upgrade(ctx context.Context, r Release) (helmrelease.Releaser, error) {
+	ch, err := r.Chart.HelmChart()
+	if err != nil {
+		return nil, err
+	}
+	a := action.NewUpgrade(s.cfg)
+	a.Install = true
+	a.Namespace = r.Namespace
+	a.ResetValues = true
+	a.MaxHistory = maxHistory
+	a.SkipSchemaValidation = true
+	a.WaitStrategy = kube.StatusWatcherStrategy
+	a.WaitOptions = waitOptions(ctx)
+	a.Timeout = r.Timeout
+	a.PostRenderStrategy = action.PostRenderStrategyCombined
+	if r.PostRender != nil {
+		a.PostRenderer = postRenderer(r.PostRender)
+	}
+	return a.RunWithContext(context.WithoutCancel(ctx), r.Name, ch, r.Values)
+}
+
+func waitOptions(ctx context.Context) []kube.WaitOption {
+	return []kube.WaitOption{kube.WithWaitContext(ctx), kube.WithStatusComputeWorkers(statusWorkers)}
+}
+
+// ensureNamespace creates the namespace if it is missing. Helm's own way
+// applies a namespace that is there too, which labels it and needs the right to
+// change it. Who may not read namespaces is taken to have been given one.
+func (s *session) ensureNamespace(ctx context.Context, name string) error {
+	namespaces := s.clientset.CoreV1().Namespaces()
+	_, err := namespaces.Get(ctx, name, metav1.GetOptions{})
+	if err == nil || apierrors.IsForbidden(err) {
+		return nil
+	}
+	if apierrors.IsNotFound(err) {
+		_, err = namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}},
+			metav1.CreateOptions{FieldManager: fieldManager})
+	}
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("creating namespace %q: %w", name, err)
+	}
+	return nil
+}
+
+// recorded is the revision of a release if the cluster has a record of it.
+func (s *session) recorded(r *releasev1.Release) int {
+	if _, err := s.cfg.Releases.Get(r.Name, r.Version); errors.Is(err, driver.ErrReleaseNotFound) {
+		return 0
+	}
+	return r.Version
+}
+
+// confirm makes sure that the record says "deployed": an install that could not
+// write that counts as a success to Helm, and as interrupted the next time.
+func (s *session) confirm(r *releasev1.Release) error {
+	rel, err := s.cfg.Releases.Get(r.Name, r.Version)
+	if err == nil {
+		var stored *releasev1.Release
+		if stored, err = asRelease(rel); err == nil && stored.Info.Status == common.StatusDeployed {
+			return nil
+		}
+	}
+	if updateErr := s.cfg.Releases.Update(r); updateErr != nil {
+		return fmt.Errorf("recording that revision %d is deployed: %w", r.Version, errors.Join(updateErr, err))
+	}
+	return nil
+}
+
+// failed completes an error with what the client noted.
+func (s *session) failed(ctx context.Context, e FailedError) error {
+	if e.Hook == "" {
+		e.Objects = s.kube.notReady
+	}
+	if err := ctx.Err(); err != nil && !errors.Is(e.Err, err) {
+		e.Err = fmt.Errorf("%w: %w", err, e.Err)
+	}
+	return &e
+}
+
+// failedHook finds the hook that an action stopped at: the one that ran last
+// and did not succeed.
+func failedHook(r *releasev1.Release, action string) string {
+	if r == nil {
+		return ""
+	}
+	var at *releasev1.Hook
+	for _, h := range r.Hooks {
+		unfinished := h.LastRun.Phase != "" && h.LastRun.Phase != releasev1.HookPhaseSucceeded
+		if unfinished && !h.LastRun.StartedAt.IsZero() && (at == nil || h.LastRun.StartedAt.After(at.LastRun.StartedAt)) {
+			at = h
+		}
+	}
+	if at == nil {
+		return ""
+	}
+	name := at.Kind + "/" + at.Name
+	for _, e := range at.Events {
+		if strings.HasSuffix(e.String(), "-"+action) {
+			return e.String() + " " + name
+		}
+	}
+	return name
+}

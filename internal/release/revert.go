@@ -1,0 +1,234 @@
+package release
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"helm.sh/helm/v4/pkg/action"
+	"helm.sh/helm/v4/pkg/kube"
+	"helm.sh/helm/v4/pkg/release/common"
+	releasev1 "helm.sh/helm/v4/pkg/release/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// Revert takes a release back to a revision that it had, or, if to is nil,
+// uninstalls it and drops its history once its objects are gone. It may be repeated until it succeeds, and
+// does nothing where nothing is left to do. Hooks of the newest revision that
+// are still running are stopped first, so that they do not go on changing what
+// is being put back.
+//
+// A way back to a revision forces conflicts of server-side apply. An uninstall
+// runs the hooks for deletion; if it fails with them, it is tried without, since
+// a hook that cannot run must not keep a failed install in the cluster. Objects
+// with the annotation that [chart.KeepData] sets stay, and so do the objects of
+// crds/ and the namespace. The next Apply finds and takes over what stayed.
+//
+// Errors are a *[NoRevisionError] and a *[FailedError].
+func (c *Cluster) Revert(ctx context.Context, name, namespace string, to *State) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s, err := c.open(ctx, namespace)
+	if err != nil {
+		return err
+	}
+	h, err := s.history(name)
+	if err != nil {
+		return err
+	}
+	last := h.last()
+	e := FailedError{Action: ActionUninstall, Release: name, Namespace: namespace}
+	if to == nil {
+		if last == nil {
+			return nil
+		}
+		e.Revision = last.Version
+		if e.Err = s.stopHooks(ctx, c, last); e.Err == nil {
+			e.Err = s.uninstall(ctx, c, name)
+		}
+	} else {
+		i := slices.IndexFunc(h, func(r *releasev1.Release) bool { return r.Version == to.Revision })
+		if i < 0 {
+			return &NoRevisionError{Release: name, Namespace: namespace, Revision: to.Revision}
+		}
+		if last.Info.Status == common.StatusDeployed && (last.Version == to.Revision || last.Info.RollbackRevision == to.Revision) {
+			return nil
+		}
+		e.Action = ActionRollback
+		if e.Err = s.stopHooks(ctx, c, last); e.Err == nil {
+			e.Err = s.rollback(ctx, c, h[i])
+		}
+		if e.Err != nil {
+			e.Revision, e.Hook = s.closeRollback(name, last)
+		}
+	}
+	if e.Err != nil {
+		return s.failed(ctx, e)
+	}
+	return nil
+}
+
+func (s *session) rollback(ctx context.Context, c *Cluster, to *releasev1.Release) error {
+	a := action.NewRollback(s.cfg)
+	a.Version = to.Version
+	a.MaxHistory = maxHistory
+	// Conflicts exist with server-side apply only, and forcing them is an
+	// error with the other kind, which releases of Helm 3 have.
+	a.ForceConflicts = to.ApplyMethod == string(releasev1.ApplyMethodServerSideApply)
+	a.WaitStrategy = kube.StatusWatcherStrategy
+	a.WaitOptions = waitOptions(ctx)
+	a.Timeout = c.timeout
+	return a.Run(to.Name)
+}
+
+// closeRollback finds out what a failed rollback left behind, if it made a
+// revision at all. Helm leaves it pending when a hook failed, as if it were
+// still going on.
+func (s *session) closeRollback(name string, before *releasev1.Release) (revision int, hook string) {
+	h, err := s.history(name)
+	if err != nil || h.last() == nil || h.last().Version == before.Version {
+		return 0, ""
+	}
+	last := h.last()
+	if last.Info.Status == common.StatusPendingRollback {
+		// Only here do the hooks tell: they are those of the revision that it
+		// went to, with the times of their old runs.
+		hook = failedHook(last, ActionRollback)
+		last.SetStatus(common.StatusFailed, "the rollback failed")
+		if err := s.cfg.Releases.Update(last); err != nil {
+			return last.Version, hook // still pending: PendingError will say so
+		}
+	}
+	return last.Version, hook
+}
+
+// uninstall deletes a release, and its history once everything is gone. Helm by
+// itself drops the history although objects are still there, and then nothing
+// could wait for them any more.
+func (s *session) uninstall(ctx context.Context, c *Cluster, name string) error {
+	a := action.NewUninstall(s.cfg)
+	a.KeepHistory = true
+	// The pods go before what owns them, so that waiting for the objects is
+	// waiting for the pods.
+	a.DeletionPropagation = "foreground"
+	a.WaitStrategy = kube.StatusWatcherStrategy
+	a.WaitOptions = waitOptions(ctx)
+	a.Timeout = c.timeout
+	err := s.runUninstall(a, name)
+	if err != nil && ctx.Err() == nil && s.deleteHookFailed(name) {
+		c.log.WarnContext(ctx, "uninstalling failed and is tried again without hooks", "release", name, "error", err)
+		a.DisableHooks = true
+		err = s.runUninstall(a, name)
+	}
+	if err != nil {
+		return err
+	}
+	h, err := s.history(name)
+	for _, r := range h { // the newest last: until then it can be repeated
+		if err == nil {
+			_, err = s.cfg.Releases.Delete(name, r.Version)
+		}
+	}
+	return err
+}
+
+func (s *session) runUninstall(a *action.Uninstall, name string) error {
+	h, err := s.history(name)
+	if err != nil {
+		return err
+	}
+	if h.last() != nil && h.last().Info.Status == common.StatusUninstalled {
+		return nil // only its history is left
+	}
+	s.kube.deleteErrs = nil
+	if _, err = a.Run(name); err == nil {
+		return nil
+	}
+	err = errors.Join(err, errors.Join(s.kube.deleteErrs...))
+	// Helm says "uninstalled" even if objects are still there.
+	if h, historyErr := s.history(name); historyErr == nil && h.last() != nil && h.last().Info.Status == common.StatusUninstalled {
+		last := h.last()
+		last.SetStatus(common.StatusUninstalling, "objects are still being deleted")
+		err = errors.Join(err, s.cfg.Releases.Update(last))
+	}
+	return err
+}
+
+// deleteHookFailed says that an uninstall stopped at one of its hooks.
+func (s *session) deleteHookFailed(name string) bool {
+	h, err := s.history(name)
+	if err != nil || h.last() == nil {
+		return false
+	}
+	return slices.ContainsFunc(h.last().Hooks, func(hook *releasev1.Hook) bool {
+		deletes := slices.Contains(hook.Events, releasev1.HookPreDelete) || slices.Contains(hook.Events, releasev1.HookPostDelete)
+		return deletes && !hook.LastRun.StartedAt.IsZero() && hook.LastRun.Phase != releasev1.HookPhaseSucceeded
+	})
+}
+
+// stopHooks deletes the Jobs and Pods of hooks that are still running. Helm
+// leaves them: a hook that timed out, or was waiting for its image, would run
+// on, or start, next to the revision that was put back. Those that ended are
+// left, because their logs say why.
+func (s *session) stopHooks(ctx context.Context, c *Cluster, r *releasev1.Release) error {
+	if r.Info.Status == common.StatusDeployed {
+		return nil
+	}
+	for _, h := range r.Hooks {
+		if (h.Kind != "Job" && h.Kind != "Pod") || h.LastRun.StartedAt.IsZero() || h.LastRun.Phase == releasev1.HookPhaseSucceeded {
+			continue
+		}
+		if err := s.stopHook(ctx, c, h); err != nil {
+			return fmt.Errorf("stopping hook %s/%s: %w", h.Kind, h.Name, err)
+		}
+	}
+	return nil
+}
+
+func (s *session) stopHook(ctx context.Context, c *Cluster, h *releasev1.Hook) error {
+	resources, err := s.cfg.KubeClient.Build(bytes.NewBufferString(h.Manifest), false)
+	if err != nil {
+		return err
+	}
+	live, err := s.cfg.KubeClient.Get(resources, false)
+	if err != nil {
+		return err
+	}
+	running := false
+	for _, objects := range live {
+		for _, o := range objects {
+			if u, err := asUnstructured(o); err == nil && !ended(u) {
+				running = true
+			}
+		}
+	}
+	if !running {
+		return nil
+	}
+	c.log.InfoContext(ctx, "stopping a hook that is still running", "kind", h.Kind, "name", h.Name)
+	if _, errs := s.cfg.KubeClient.Delete(resources, metav1.DeletePropagationForeground); len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	w, err := s.kube.GetWaiterWithOptions(kube.StatusWatcherStrategy, waitOptions(ctx)...)
+	if err != nil {
+		return err
+	}
+	return w.WaitForDelete(resources, c.timeout)
+}
+
+// ended says that a Job or a Pod will do no more.
+func ended(u *unstructured.Unstructured) bool {
+	if u.GetKind() == "Pod" {
+		phase, _, _ := unstructured.NestedString(u.Object, "status", "phase")
+		return phase == "Succeeded" || phase == "Failed"
+	}
+	conditions, _, _ := unstructured.NestedSlice(u.Object, "status", "conditions")
+	return slices.ContainsFunc(conditions, func(c any) bool {
+		m, _ := c.(map[string]any)
+		return (m["type"] == "Complete" || m["type"] == "Failed") && m["status"] == "True"
+	})
+}

@@ -1,0 +1,425 @@
+#!/usr/bin/env python3
+"""Independent checker for Sealift bundle files, written from docs/format.md alone.
+
+usage: sealift_check.py BUNDLE             check every byte but the signatures' cryptography
+       sealift_check.py --manifest BUNDLE  print the manifest's bytes (after the check)
+       sealift_check.py --signatures DIR BUNDLE   also write the signature bodies into DIR
+       sealift_check.py --make FILE        write a minimal valid bundle without blobs
+
+Exit code 0 with a summary, or 1 with the reason and the file offset. Standard library only; a test, not shipped.
+"""
+import datetime, hashlib, json, os, re, struct, sys
+
+MiB, KiB128, SLOT = 1 << 20, 1 << 17, 65536
+M64 = (1 << 64) - 1
+P1, P2, P3, P4, P5 = (11400714785074694791, 14029467366897019727, 1609587929392839161,
+                      9650029242287828579, 2870177450012600261)
+
+
+class Bad(Exception):
+    """The file is not a valid bundle."""
+
+
+def require(ok, why, offset=None):
+    if not ok:
+        raise Bad(why if offset is None else f"offset {offset}: {why}")
+
+
+# --- building blocks (format.md, section 3) ---------------------------------------------------------------------------
+
+def xxh64(data):
+    def rot(x, r):
+        return (x << r | x >> 64 - r) & M64
+
+    n, at = len(data), 0
+    if n >= 32:
+        a, b, c, d = (P1 + P2) & M64, P2, 0, -P1 & M64
+        for at in range(0, n - 31, 32):
+            w, x, y, z = struct.unpack_from("<4Q", data, at)
+            a = (a + w * P2) & M64; a = ((a << 31 | a >> 33) & M64) * P1 & M64
+            b = (b + x * P2) & M64; b = ((b << 31 | b >> 33) & M64) * P1 & M64
+            c = (c + y * P2) & M64; c = ((c << 31 | c >> 33) & M64) * P1 & M64
+            d = (d + z * P2) & M64; d = ((d << 31 | d >> 33) & M64) * P1 & M64
+        at, h = at + 32, rot(a, 1) + rot(b, 7) + rot(c, 12) + rot(d, 18) & M64
+        for v in (a, b, c, d):
+            h = ((h ^ rot(v * P2 & M64, 31) * P1 & M64) * P1 + P4) & M64
+    else:
+        h = P5
+    h = h + n & M64
+    while at + 8 <= n:
+        k = rot(int.from_bytes(data[at:at + 8], "little") * P2 & M64, 31) * P1 & M64
+        h, at = (rot(h ^ k, 27) * P1 + P4) & M64, at + 8
+    if at + 4 <= n:
+        k = int.from_bytes(data[at:at + 4], "little") * P1 & M64
+        h, at = (rot(h ^ k, 23) * P2 + P3) & M64, at + 4
+    for byte in data[at:]:
+        h = rot(h ^ byte * P5 & M64, 11) * P1 & M64
+    h = (h ^ h >> 33) * P2 & M64
+    h = (h ^ h >> 29) * P3 & M64
+    return h ^ h >> 32
+
+
+def u32(x):
+    return struct.pack("<I", x)
+
+
+def frame(p):
+    """The one zstd frame for p: raw blocks, window 128 KiB, content size, checksum."""
+    blocks = [p[i:i + KiB128] for i in range(0, len(p), KiB128)]
+    heads = [(int(i == len(blocks) - 1) | len(b) << 3).to_bytes(3, "little") for i, b in enumerate(blocks)]
+    return (b"\x28\xb5\x2f\xfd\x84\x38" + u32(len(p)) + b"".join(h + b for h, b in zip(heads, blocks))
+            + u32(xxh64(p) & 0xFFFFFFFF))
+
+
+def R(n):
+    return 14 + n + 3 * -(-n // KiB128)
+
+
+def pad512(s):
+    return -s % 512
+
+
+def cuts(s):
+    """The content lengths of the frames of an entry of s bytes, its header's first."""
+    p = s + pad512(s)
+    return [512] + [MiB] * (p // MiB) + ([p % MiB] if p % MiB else [])
+
+
+def E(s):
+    return sum(map(R, cuts(s)))
+
+
+def header(name, size, typeflag=b"0"):
+    num = b"%011o\0" % size if size < 1 << 33 else b"\x80\0\0\0" + struct.pack(">Q", size)
+    left = name.encode().ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + num + b"%011o\0" % 0
+    right = (typeflag + bytes(100) + b"ustar\x0000").ljust(356, b"\0")
+    return left + b"%06o\0 " % (sum(left) + sum(right) + 8 * 32) + right
+
+
+def skippable(magic, body):
+    return u32(magic) + u32(len(body)) + body
+
+
+def slot(bodies):
+    """Slot content: signature entries in the order of their names, each once, then the pad record."""
+    out = b""
+    for body in sorted(set(bodies), key=signature_name):
+        out += header(signature_name(body), len(body)) + body + bytes(pad512(len(body)))
+    n = SLOT - len(out) - 512
+    require(n >= 512, "signatures do not fit into a slot")
+    record = b"%d comment=" % n
+    return out + header("pad", n, b"g") + record.ljust(n - 1) + b"\n"
+
+
+def signature_name(body):
+    return "signatures/" + hashlib.sha256(body).hexdigest()[:32] + ".sigstore.json"
+
+
+def parse_slot(content):
+    """What may be the signature bodies of a slot's content; the caller compares it with the slot() of them."""
+    bodies, at = [], 0
+    while content[at:at + 11] == b"signatures/":
+        size = content[at + 124:at + 136]
+        size = int(size[:11], 8) if re.fullmatch(rb"[0-7]{11}\0", size) else 0
+        bodies.append(content[at + 512:at + 512 + size])
+        at += 512 + size + pad512(size)
+    return bodies if at <= SLOT - 1024 else []
+
+
+def tables(listed):
+    """Check table and seek table from (compressed size, content size, checksum) of every listed frame."""
+    check = b"".join(u32(c) for _, _, c in listed)
+    seek = b"".join(u32(a) + u32(b) for a, b, _ in listed) + u32(len(listed)) + b"\0\xb1\xea\x92\x8f"
+    return skippable(0x184D2A5B, check) + skippable(0x184D2A5E, seek)
+
+
+# --- the manifest (format.md, section 5) ------------------------------------------------------------------------------
+
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+RELEASE = re.compile(r"(?=.{1,53}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+PRE = r"(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)"
+SEMVER = re.compile(r"(?=.{5,128}\Z)(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}(-" + PRE + r"(\." + PRE + r")*)?"
+                    r"(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?", re.A)
+TIME = re.compile(r"\d{4}-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ", re.A)
+PLATFORM = re.compile(r"(?=.{1,64}\Z)[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?")
+DIGEST, HEX = re.compile("sha256:[0-9a-f]{64}"), re.compile("[0-9a-f]{64}")
+MEDIA = re.compile("[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}")
+SOURCE = re.compile(r"(?=.{1,512}\Z)[a-zA-Z0-9.-]+(:[0-9]{1,5})?/[a-z0-9][a-z0-9._/-]*"
+                    r"(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?")
+CHART, ANY, NONEMPTY = re.compile("[a-zA-Z0-9][a-zA-Z0-9._-]{0,252}"), re.compile("(?s).*"), re.compile("(?s).+")
+CHARTVERSION = re.compile("[0-9a-zA-Z][0-9a-zA-Z.+-]{0,127}")
+
+
+def upto(limit):
+    return range(limit + 1)
+
+
+def descriptor(limit):
+    return {"digest": DIGEST, "mediaType": MEDIA, "size": upto(limit)}
+
+
+# Members in their order; "?" marks those left out when empty; [type, most] is a list, a range an integer.
+MANIFEST = {
+    "mediaType": re.compile(r"application/vnd\.sealift\.manifest\.v1\+json"), "format": range(1, 2),
+    "head?": range(4096, 32 * MiB + 1, 4096), "name": LABEL, "version": SEMVER, "channel": LABEL, "created": TIME,
+    "platforms": [PLATFORM, 4096],
+    "images": [{"source": SOURCE, **descriptor(4 * MiB), "platforms": [PLATFORM, 4096], "derived?": descriptor(4 * MiB),
+                "children?": [{**descriptor(4 * MiB), "platform": PLATFORM}, 65536],
+                "reasons": [{"kind": re.compile("spec|chart"), "chart?": ANY, "object?": ANY, "path?": ANY}, 1 << 20]}, 16384],
+    "charts": [{"name": CHART, "version": CHARTVERSION, "appVersion?": ANY, "manifest": descriptor(4 * MiB),
+                "archive": descriptor(64 * MiB), "release": RELEASE, "namespace": LABEL,
+                "values": [{"name": NONEMPTY, "digest": DIGEST, "size": upto(MiB)}, 65536]}, 1024],
+    "blobs": [{"digest": DIGEST, "size": upto(1 << 40), "mediaType": MEDIA, "encoding": re.compile("stored")}, 65536],
+    "entries": [{"name": ANY, "size": upto(1 << 40), "sha256": HEX}, 65536],
+}
+
+
+def quote(s):
+    return json.dumps(s, ensure_ascii=False).replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def encode(v, t, path="manifest"):
+    """The canonical JSON of v, which must be of type t."""
+    if isinstance(t, list):
+        require(isinstance(v, list) and len(v) <= t[1], f"{path}: not a list of at most {t[1]}")
+        return "[" + ",".join(encode(x, t[0], f"{path}[{i}]") for i, x in enumerate(v)) + "]"
+    if isinstance(t, dict):
+        require(isinstance(v, dict), f"{path}: not an object")
+        unknown = set(v) - {k.rstrip("?") for k in t}
+        require(not unknown, f"{path}: unknown members {sorted(unknown)}")
+        require(all(k in v for k in t if k[-1] != "?"), f"{path}: a member is missing")
+        present = [(k.rstrip("?"), k[-1] == "?") for k in t if k.rstrip("?") in v]
+        require(all(v[k] not in ("", [], {}, 0) for k, optional in present if optional), f"{path}: empty optional member")
+        types = {k.rstrip("?"): x for k, x in t.items()}
+        return "{" + ",".join(quote(k) + ":" + encode(v[k], types[k], f"{path}.{k}") for k, _ in present) + "}"
+    if isinstance(t, range):
+        require(type(v) is int and v in t, f"{path}: not an integer in {t}")
+        return str(v)
+    require(isinstance(v, str) and t.fullmatch(v), f"{path}: malformed: {v!r}")
+    return quote(v)
+
+
+def layout_files(m):
+    """The two entries that follow from the rest of the manifest: oci-layout and index.json."""
+    found = []
+    for i in m["images"]:
+        found.append((i, "org.opencontainers.image.ref.name", i["source"]))
+        if "derived" in i:
+            found.append((i["derived"], "dev.sealift.derived-from", i["digest"]))
+    for c in m["charts"]:
+        found.append((c["manifest"], "org.opencontainers.image.ref.name", f"charts/{c['name']}:{c['version']}"))
+    items = ",".join('{"mediaType":%s,"digest":%s,"size":%d,"annotations":{%s:%s}}' % (
+        quote(d["mediaType"]), quote(d["digest"]), d["size"], quote(k), quote(v)) for d, k, v in found)
+    return {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": (
+        '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[' + items + "]}").encode()}
+
+
+def parse_manifest(raw):
+    require(raw.startswith(b'{"mediaType":"application/vnd.sealift.manifest.v1+json","format":1,'), "not a manifest of format 1")
+    try:
+        m = json.loads(raw.decode("utf-8"))
+        again = encode(m, MANIFEST).encode("utf-8")
+    except (ValueError, RecursionError) as e:
+        raise Bad(f"manifest: {e}")
+    differ = next((i for i, (a, b) in enumerate(zip(again, raw)) if a != b), min(len(again), len(raw)))
+    require(again == raw, f"manifest: not canonical at its byte {differ}")
+
+    def unique(what, items):
+        require(len(set(items)) == len(items), f"manifest: {what} twice")
+
+    unique("platform", m["platforms"])
+    unique("image", [i["source"] for i in m["images"]])
+    unique("release", [(c["namespace"], c["release"]) for c in m["charts"]])
+    unique("blob", [b["digest"] for b in m["blobs"]])
+    require(m["platforms"], "manifest: no platforms")
+    try:
+        year, month, day = map(int, m["created"][:10].split("-"))
+        datetime.date(2000 + year % 400, month, day)  # the calendar repeats, and Python has no year 0
+    except ValueError:
+        raise Bad(f"manifest.created: no such day: {m['created']}")
+    sizes = {b["digest"]: b["size"] for b in m["blobs"]}
+    used = []
+    for i in m["images"]:
+        children, derived = i.get("children", []), i.get("derived")
+        unique("platform of an image", i["platforms"])
+        unique("child", [c["digest"] for c in children])
+        require(i["platforms"] and i["reasons"], f"manifest: image {i['source']} without platforms or reasons")
+        require(not derived or children and derived["digest"] != i["digest"], "manifest: derived index without children or equal")
+        require("@" not in i["source"] or i["source"].split("@")[1] == i["digest"], "manifest: source pins another digest")
+        used += [i] + children + ([derived] if derived else [])
+    for c in m["charts"]:
+        require(all(len(v["name"].encode()) <= 255 for v in c["values"]), "manifest: name of a values file too long")
+        used += [c["manifest"], c["archive"]] + c["values"]
+    require(all(sizes.get(d["digest"]) == d["size"] for d in used), "manifest: a descriptor without a blob of its digest and size")
+    want = [(n, len(c), hashlib.sha256(c).hexdigest()) for n, c in layout_files(m).items()]
+    want += [("blobs/sha256/" + b["digest"][7:], b["size"], b["digest"][7:]) for b in m["blobs"]]
+    require([(e["name"], e["size"], e["sha256"]) for e in m["entries"]] == want, "manifest: entries are not those that its blobs make")
+    return m
+
+
+# --- the file (format.md, section 4) ----------------------------------------------------------------------------------
+
+def gap_length(manifest_size, head):
+    return head - E(manifest_size) - 8 if head else -(E(manifest_size) + 8) % 4096
+
+
+def total_size(manifest_size, g, entries):
+    f = len(cuts(manifest_size)) + 2 + sum(len(cuts(e["size"])) for e in entries) + 1
+    return E(manifest_size) + 8 + g + 131122 + sum(E(e["size"]) for e in entries) + R(1024) + (8 + 4 * f) + (8 + 8 * f + 9)
+
+
+class File:
+    """A bundle being read front to back; everything read is compared with what it must be."""
+
+    def __init__(self, path):
+        self.f, self.at, self.size, self.listed = open(path, "rb"), 0, os.path.getsize(path), []
+
+    def take(self, n, what):
+        data = self.f.read(n)
+        require(len(data) == n, f"{what}: the file ends early", self.at + len(data))
+        self.at += n
+        return data
+
+    def expect(self, got, want, start, what):
+        if got != want:
+            first = next((i for i, (a, b) in enumerate(zip(got, want)) if a != b), min(len(got), len(want)))
+            raise Bad(f"offset {start + first}: {what} differs from what it must be")
+
+    def frame(self, n, what, listed=True):
+        start, raw = self.at, self.take(R(n), what)
+        content = b"".join(raw[13 + j:min(13 + j + KiB128, len(raw) - 4)] for j in range(0, len(raw) - 14, KiB128 + 3))
+        want = frame(content)
+        self.expect(raw, want, start, what)
+        if listed:
+            self.listed.append((len(raw), n, int.from_bytes(raw[-4:], "little")))
+        return content
+
+    def body(self, s, what, keep=False):
+        """The frames after an entry's header; returns the digest and, if it is to be kept, the content."""
+        digest, kept, left = hashlib.sha256(), [], s
+        for k, n in enumerate(cuts(s)[1:]):
+            start, content = self.at, self.frame(n, f"{what}, frame {k + 1}")
+            require(not any(content[left:]), f"{what}: padding is not zero", start)
+            digest.update(content[:left])
+            kept += [content[:left]] if keep else []
+            left -= min(n, left)
+        return digest.hexdigest(), b"".join(kept)
+
+
+def check(path):
+    b = File(path)
+    first = b.frame(512, "header of sealift.json")
+    require(re.fullmatch(rb"[0-7]{11}\0", first[124:136]), "header of sealift.json: malformed size")
+    size = int(first[124:135], 8)
+    b.expect(first, header("sealift.json", size), 10 + 3, "header of sealift.json")
+    require(0 < size <= 16 * MiB, f"sealift.json has {size} bytes", 0)
+    _, raw = b.body(size, "sealift.json", keep=True)
+
+    start, start_gap = b.at, b.take(8, "gap")
+    g = int.from_bytes(start_gap[4:], "little")
+    b.expect(start_gap, u32(0x184D2A50) + u32(g), start, "gap")
+    require(g <= 32 * MiB, f"gap of {g} bytes", start + 4)
+    b.expect(b.take(g, "gap"), bytes(g), start + 8, "gap")
+    b.listed += [(8 + g, 0, 0), (131122, SLOT, 0)]
+
+    start, s1 = b.at, b.take(8, "slot switch")
+    active = {0: 0, 65561: 1}.get(int.from_bytes(s1[4:], "little"))
+    require(s1[:4] == u32(0x184D2A51) and active is not None, "slot switch is malformed", start)
+    slots = []
+    for name in "AB":
+        if name == "B":
+            b.expect(b.take(8, "S2"), u32(0x184D2A52) + u32(R(SLOT)), b.at - 8, "S2")
+        start, content = b.at, b.frame(SLOT, f"slot {name}", listed=False)
+        slots.append(parse_slot(content))
+        b.expect(content, slot(slots[-1]), start + 13, f"slot {name}")
+    if slots[1 - active]:
+        print(f"warning: the inactive slot {'BA'[active]} holds signatures", file=sys.stderr)
+
+    m = parse_manifest(raw)  # a reader of the product has checked the signatures over raw before this line
+    want = gap_length(size, m.get("head"))
+    require(g == want, f"gap of {g} bytes, must be {want}", E(size))
+    want = total_size(size, g, m["entries"])
+    require(b.size == want <= 1 << 46, f"file of {b.size} bytes, must be {want}", min(b.size, want))
+
+    for e in m["entries"]:
+        start, name = b.at, e["name"]
+        b.expect(b.frame(512, f"header of {name}"), header(name, e["size"]), start + 13, f"header of {name}")
+        digest, _ = b.body(e["size"], name)
+        require(digest == e["sha256"], f"{name}: digest {digest}", start)
+    start = b.at
+    b.expect(b.frame(1024, "end frame"), bytes(1024), start + 13, "end frame")
+    start, want = b.at, tables(b.listed)
+    b.expect(b.take(len(want), "tables"), want, start, "tables")
+    require(not b.f.read(1), "bytes after the end", b.at)
+    return raw, m, slots[active], b
+
+
+def make(head=0, bodies=(), active=0, **members):
+    """A bundle without blobs."""
+    m = {"mediaType": "application/vnd.sealift.manifest.v1+json", "format": 1, **({"head": head} if head else {}),
+         "name": "minimal", "version": "1.0.0", "channel": "stable", "created": "2026-01-02T03:04:05Z",
+         "platforms": ["linux/amd64"], "images": [], "charts": [], "blobs": [], **members}
+    files = layout_files(m)
+    m["entries"] = [{"name": n, "size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in files.items()]
+    raw = encode(m, MANIFEST).encode()
+    listed, out = [], bytearray()
+
+    def put(content):
+        out.extend(frame(content))
+        listed.append((R(len(content)), len(content), int.from_bytes(out[-4:], "little")))
+
+    def entry(name, content):
+        put(header(name, len(content)))
+        padded = content + bytes(pad512(len(content)))
+        for i in range(0, len(padded), MiB):
+            put(padded[i:i + MiB])
+
+    entry("sealift.json", raw)
+    g = gap_length(len(raw), head)
+    out += skippable(0x184D2A50, bytes(g))
+    ab = [frame(slot(bodies)), frame(slot([]))][::-1 if active else 1]
+    out += u32(0x184D2A51) + u32(65561 if active else 0) + ab[0] + skippable(0x184D2A52, ab[1])
+    listed += [(8 + g, 0, 0), (131122, SLOT, 0)]
+    for n, c in files.items():
+        entry(n, c)
+    put(bytes(1024))
+    return bytes(out + tables(listed))
+
+
+def main(argv):
+    usage = __doc__.split("\n\n")[1]
+    if argv[:1] == ["--make"] and len(argv) == 2:
+        with open(argv[1], "wb") as f:
+            f.write(make())
+        return 0
+    directory, manifest = None, False
+    while argv[:1] and argv[0].startswith("--"):
+        option = argv.pop(0)
+        if option == "--manifest":
+            manifest = True
+        elif option == "--signatures" and argv:
+            directory = argv.pop(0)
+        else:
+            argv = []
+    if len(argv) != 1:
+        print(usage, file=sys.stderr)
+        return 1
+    try:
+        raw, m, signatures, b = check(argv[0])
+    except Bad as e:
+        print(f"{argv[0]}: {e}", file=sys.stderr)
+        return 1
+    for body in signatures if directory else []:
+        with open(os.path.join(directory, signature_name(body)[11:]), "wb") as f:
+            f.write(body)
+    if manifest:
+        sys.stdout.buffer.write(raw)
+        return 0
+    print(f"{m['name']} {m['version']} sha256:{hashlib.sha256(raw).hexdigest()}: {b.size} bytes, {len(b.listed)} frames, "
+          f"{len(m['images'])} images, {len(m['charts'])} charts, {len(m['blobs'])} blobs, "
+          f"{len(signatures)} signatures (their cryptography was not checked): valid")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
