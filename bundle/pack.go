@@ -41,7 +41,8 @@ func (e *BlobError) Unwrap() error { return e.Err }
 
 // PackOptions say how Pack works.
 type PackOptions struct {
-	// Output is a directory, in which the file is called NAME-VERSION.tar.zst, or a file.
+	// Output is a file, if it is one or ends in .zst, else a directory, made if need be, in
+	// which the file is called NAME-VERSION.tar.zst.
 	Output string
 	// Overwrite allows to replace a file that is there.
 	Overwrite bool
@@ -63,27 +64,29 @@ type Result struct {
 	Size int64
 }
 
-// Path is where Pack will put the bundle.
-func (r *Resolved) Path(output string) (string, error) {
+// place is where Pack puts the bundle. An output that is no directory yet and does not look
+// like a bundle file is a directory that is to be made.
+func (r *Resolved) place(output string) (string, error) {
 	name := r.Manifest.Name + "-" + r.Manifest.Version + Extension
 	if output == "" {
 		return name, nil
 	}
 	info, err := os.Stat(output)
-	switch {
-	case err == nil && info.IsDir():
-		return filepath.Join(output, name), nil
-	case err == nil, errors.Is(err, os.ErrNotExist) && !strings.HasSuffix(output, string(filepath.Separator)):
+	isDir := err == nil && info.IsDir()
+	if err == nil && !isDir || !isDir && strings.HasSuffix(output, filepath.Ext(Extension)) {
 		return output, nil
 	}
-	return "", fmt.Errorf("looking for the output directory: %w", err)
+	if err := os.MkdirAll(output, 0o755); err != nil {
+		return "", fmt.Errorf("making the output directory: %w", err)
+	}
+	return filepath.Join(output, name), nil
 }
 
 // Pack makes the bundle file. The manifest is encoded and signed first; the signature is
 // written last. Under the final name there is nothing, or what was there, until all is written
 // and durable; after an error or an end of ctx nothing is left.
 func (r *Resolved) Pack(ctx context.Context, o PackOptions) (_ *Result, err error) {
-	path, err := r.Path(o.Output)
+	path, err := r.place(o.Output)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strings"
 	"time"
-	"unicode"
 )
 
 // ErrInvalid is wrapped by every error of Validate.
@@ -29,9 +28,12 @@ var (
 	dnsPattern          = regexp.MustCompile(`\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z`)
 )
 
-// plain reports whether s can be shown at a terminal: no control characters, no newlines.
+// plain reports whether s can be shown at a terminal: at most 1024 bytes, no control
+// characters, and none that change the direction or the lines of a text.
 func plain(s string) bool {
-	return len(s) <= 1024 && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+	return len(s) <= 1024 && strings.IndexFunc(s, func(r rune) bool {
+		return r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0x200e || r == 0x200f || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+	}) < 0
 }
 
 // CheckName reports whether s can name a bundle: a DNS label, since it becomes part of file

@@ -74,25 +74,31 @@ func openFrame(frame []byte, n int) (content []byte, sum uint32, bad int) {
 	if binary.LittleEndian.Uint32(frame[len(frameStart):]) != uint32(n) {
 		return nil, 0, len(frameStart)
 	}
-	in, out := frameHeader, 0
-	for out < n {
-		c := min(n-out, blockContent)
+	// All is compared before anything is moved: a damaged frame costs little.
+	var hash xxhash.Digest
+	hash.Reset()
+	in := frameHeader
+	for left := n; left > 0; {
+		c := min(left, blockContent)
 		var want [blockHeader]byte
-		appendBlockHeader(want[:0], c, out+c == n)
+		appendBlockHeader(want[:0], c, c == left)
 		if !bytes.Equal(frame[in:in+blockHeader], want[:]) {
 			return nil, 0, in
 		}
 		in += blockHeader
-		copy(frame[out:], frame[in:in+c])
+		_, _ = hash.Write(frame[in : in+c]) // never fails
 		in += c
-		out += c
+		left -= c
 	}
-	content = frame[:n]
-	sum = checksum(content)
+	sum = uint32(hash.Sum64())
 	if binary.LittleEndian.Uint32(frame[in:]) != sum {
 		return nil, 0, in
 	}
-	return content, sum, -1
+	out := 0
+	for in = frameHeader + blockHeader; out < n; in += blockContent + blockHeader {
+		out += copy(frame[out:n], frame[in:min(in+blockContent, len(frame)-frameTrailer)])
+	}
+	return frame[:n], sum, -1
 }
 
 func skippable(magic uint32, size int64) []byte {

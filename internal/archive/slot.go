@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sort"
-	"strings"
+	"sync"
 )
 
 const (
@@ -61,17 +61,31 @@ func encodeSlot(bodies [][]byte) ([]byte, error) {
 	return append(c, padRecord(rest)...), nil
 }
 
+// blankSlot is the content of a slot without signatures.
+var blankSlot = sync.OnceValue(func() []byte {
+	c, err := encodeSlot(nil)
+	if err != nil {
+		panic(err) // nothing always fits
+	}
+	return c
+})
+
 // padRecord is a PAX record of n bytes that says nothing.
 func padRecord(n int) []byte {
-	start := fmt.Sprintf("%d comment=", n)
-	return []byte(start + strings.Repeat(" ", n-len(start)-1) + "\n")
+	r := append(make([]byte, 0, n), padStart(n)...)
+	r = append(r, spaces[:n-len(r)-1]...)
+	return append(r, '\n')
 }
+
+func padStart(n int) []byte { return fmt.Appendf(nil, "%d comment=", n) }
+
+var spaces = bytes.Repeat([]byte(" "), slotContent)
 
 // decodeSlot reads the content of a slot. It accepts only what encodeSlot writes.
 func decodeSlot(c []byte) ([]Signature, error) {
 	var sigs []Signature
-	bodies := [][]byte{}
-	for at := 0; ; {
+	at := 0
+	for {
 		if len(c)-at < 2*tarBlock {
 			return nil, errors.New("signature slot without its end")
 		}
@@ -83,20 +97,24 @@ func decodeSlot(c []byte) ([]Signature, error) {
 		if name == padName && kind == typeGlobal {
 			break
 		}
-		if size > int64(len(c)-at) {
-			return nil, fmt.Errorf("signature %q of %d bytes in a slot with %d left", name, size, len(c)-at)
+		if size > int64(len(c)-at) || !allZero(c[at+int(size):min(at+int(size+padding(size)), len(c))]) {
+			return nil, fmt.Errorf("signature %q of %d bytes does not fit, or its padding is not zero", name, size)
 		}
 		body := c[at : at+int(size)]
 		if kind != typeRegular || name != SignatureName(body) {
 			return nil, fmt.Errorf("entry %q of a signature slot has another content than its name says", name)
 		}
+		if len(sigs) > 0 && sigs[len(sigs)-1].Name >= name {
+			return nil, errors.New("entries of a signature slot are not in the order of their names")
+		}
 		sigs = append(sigs, Signature{name, bytes.Clone(body)})
-		bodies = append(bodies, body)
 		at += int(size + padding(size))
 	}
-	again, err := encodeSlot(bodies)
-	if err != nil || !bytes.Equal(again, c) {
-		return nil, errors.New("signature slot is not in its canonical form")
+	rest := c[at:]
+	start := padStart(len(rest))
+	if !bytes.Equal(c[at-tarBlock:at], tarHeader(padName, int64(len(rest)), typeGlobal)) || !bytes.HasPrefix(rest, start) ||
+		rest[len(rest)-1] != '\n' || !bytes.Equal(rest[len(start):len(rest)-1], spaces[:len(rest)-len(start)-1]) {
+		return nil, errors.New("the end of a signature slot is not in its canonical form")
 	}
 	return sigs, nil
 }

@@ -101,12 +101,8 @@ func (w *Writer) begin(raw []byte) error {
 	head := appendEntry(nil, manifest.EntryManifest, raw, func(s uint32) { w.sums[i] = s; i++ })
 	head = append(head, skippable(magicGap, w.layout.gap)...)
 	head = append(head, make([]byte, w.layout.gap)...)
-	blank, err := encodeSlot(nil)
-	if err != nil {
-		return err
-	}
-	head = append(head, slots(blank, blank)...)
-	_, err = w.file.WriteAt(head, 0)
+	head = append(head, slots(blankSlot(), blankSlot())...)
+	_, err := w.file.WriteAt(head, 0)
 	return err
 }
 

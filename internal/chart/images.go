@@ -181,6 +181,7 @@ func (w *imageWalker) walk(n *yaml.Node, path string) error {
 				return err
 			}
 		}
+	default: // scalars hold nothing, and aliases were resolved before
 	}
 	return nil
 }

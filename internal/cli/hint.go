@@ -100,9 +100,11 @@ func hintRegistry(err error) string {
 		return "pack only platforms that the image has: platforms: of the spec, or of this image under images:"
 	case errors.As(err, &plain):
 		return fmt.Sprintf("if %s really speaks no TLS, add --plain-http %s", plain.Host, plain.Host)
+	case !errors.As(err, &regErr):
+		return "" // a cluster has names and certificates too
 	case errors.As(err, &certErr), errors.As(err, &unknown):
 		return "make the system trust the registry's certificate authority, or set SSL_CERT_FILE to it"
-	case errors.As(err, &record) && errors.As(err, &regErr):
+	case errors.As(err, &record):
 		return fmt.Sprintf("the registry does not speak TLS on this port; if that is right, add --plain-http %s", regErr.Registry)
 	case errors.As(err, &dns):
 		return "the name of the registry is not known here; check its spelling and the DNS"
@@ -110,7 +112,7 @@ func hintRegistry(err error) string {
 		return "log in with 'docker login' or 'podman login'; if you are, this user may lack the right, or the project does not exist"
 	case oci.IsNotFound(err):
 		return "check the spelling of repository and tag; some registries also say this to users without access"
-	case is[*oci.Error](err) && (errors.Is(err, syscall.ECONNREFUSED) || isTimeout(err)):
+	case errors.Is(err, syscall.ECONNREFUSED), isTimeout(err):
 		return "is the registry running, and can it be reached from here?"
 	}
 	return ""

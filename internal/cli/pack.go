@@ -87,7 +87,7 @@ With SOURCE_DATE_EPOCH set, the same content gives the same bytes, signatures as
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.pack(cmd, f) },
 	}
 	c.Flags().StringVarP(&f.spec, "file", "f", "sealift.yaml", "the spec")
-	c.Flags().StringVarP(&f.output, "out", "o", ".", "directory, or file, to write to")
+	c.Flags().StringVarP(&f.output, "out", "o", ".", "directory to write to (made if need be), or a file ending in .zst")
 	c.Flags().StringVar(&f.key, "key", "", "private key to sign with (password: COSIGN_PASSWORD)")
 	c.Flags().BoolVar(&f.unsigned, "unsigned", false, "do not sign; no site accepts the bundle until it is signed")
 	c.Flags().BoolVar(&f.overwrite, "overwrite", false, "replace a bundle that is there")

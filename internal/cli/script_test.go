@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -53,7 +54,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": cmdCode, "registry": cmdRegistry, "image": cmdImage, "fault": cmdFault, "writes": cmdWrites,
 			"flip": cmdFlip, "truncate": cmdTruncate, "append": cmdAppend, "samebutsigned": cmdSame, "absent": cmdAbsent,
-			"smalldisk": cmdSmallDisk, "interrupt": cmdInterrupt, "digest": cmdDigest, "envsubst": cmdEnvSubst,
+			"smalldisk": cmdSmallDisk, "interrupt": cmdInterrupt, "digest": cmdDigest, "envsubst": cmdEnvSubst, "debianregistry": cmdDebianRegistry,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -65,7 +66,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("COSIGN_PASSWORD", "secret")
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("SOURCE_DATE_EPOCH", "1767323045")
-			e.Setenv("CHARTS", mustAbs("../../testdata/charts"))
+			e.Setenv("CHECKER", mustAbs("../../testdata/checker/sealift_check.py"))
 			return nil
 		},
 	})
@@ -441,4 +442,28 @@ func cmdEnvSubst(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 		ts.Check(os.WriteFile(path, []byte(os.Expand(string(b), ts.Getenv)), 0o600))
 	}
+}
+
+// cmdDebianRegistry starts docker-registry 2.8 in its default configuration, as Debian has it:
+// debianregistry NAME puts its address into $NAME.
+func cmdDebianRegistry(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	addr := l.Addr().String()
+	ts.Check(l.Close())
+	config := ts.MkAbs("docker-registry.yml")
+	ts.Check(os.WriteFile(config, fmt.Appendf(nil,
+		"version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %s}\n", ts.MkAbs("store-"+args[0]), addr), 0o600))
+	c := exec.Command("docker-registry", "serve", config)
+	ts.Check(c.Start())
+	ts.Defer(func() { _ = c.Process.Kill(); _ = c.Wait() })
+	for range 1000 {
+		if resp, err := http.Get("http://" + addr + "/v2/"); err == nil {
+			_ = resp.Body.Close()
+			ts.Setenv(args[0], addr)
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("docker-registry did not come up on %s", addr)
 }

@@ -146,7 +146,9 @@ DIGEST, HEX = re.compile("sha256:[0-9a-f]{64}"), re.compile("[0-9a-f]{64}")
 MEDIA = re.compile("[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}")
 SOURCE = re.compile(r"(?=.{1,512}\Z)[a-zA-Z0-9.-]+(:[0-9]{1,5})?/[a-z0-9][a-z0-9._/-]*"
                     r"(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?")
-CHART, ANY, NONEMPTY = re.compile("[a-zA-Z0-9][a-zA-Z0-9._-]{0,252}"), re.compile("(?s).*"), re.compile("(?s).+")
+CHART, ANY = re.compile("[a-zA-Z0-9][a-zA-Z0-9._-]{0,252}"), re.compile("(?s).*")
+PLAIN = re.compile("[^\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]*")
+NONEMPTY = re.compile(PLAIN.pattern[:-1] + "+")
 CHARTVERSION = re.compile("[0-9a-zA-Z][0-9a-zA-Z.+-]{0,127}")
 
 
@@ -165,8 +167,8 @@ MANIFEST = {
     "platforms": [PLATFORM, 4096],
     "images": [{"source": SOURCE, **descriptor(4 * MiB), "platforms": [PLATFORM, 4096], "derived?": descriptor(4 * MiB),
                 "children?": [{**descriptor(4 * MiB), "platform": PLATFORM}, 65536],
-                "reasons": [{"kind": re.compile("spec|chart"), "chart?": ANY, "object?": ANY, "path?": ANY}, 1 << 20]}, 16384],
-    "charts": [{"name": CHART, "version": CHARTVERSION, "appVersion?": ANY, "manifest": descriptor(4 * MiB),
+                "reasons": [{"kind": re.compile("spec|chart"), "chart?": PLAIN, "object?": PLAIN, "path?": PLAIN}, 1 << 20]}, 16384],
+    "charts": [{"name": CHART, "version": CHARTVERSION, "appVersion?": PLAIN, "manifest": descriptor(4 * MiB),
                 "archive": descriptor(64 * MiB), "release": RELEASE, "namespace": LABEL,
                 "values": [{"name": NONEMPTY, "digest": DIGEST, "size": upto(MiB)}, 65536]}, 1024],
     "blobs": [{"digest": DIGEST, "size": upto(1 << 40), "mediaType": MEDIA, "encoding": re.compile("stored")}, 65536],
@@ -196,6 +198,7 @@ def encode(v, t, path="manifest"):
         require(type(v) is int and v in t, f"{path}: not an integer in {t}")
         return str(v)
     require(isinstance(v, str) and t.fullmatch(v), f"{path}: malformed: {v!r}")
+    require(t is not PLAIN or len(v.encode()) <= 1024, f"{path}: longer than 1024 bytes")
     return quote(v)
 
 
@@ -234,10 +237,13 @@ def parse_manifest(raw):
     require(m["platforms"], "manifest: no platforms")
     try:
         year, month, day = map(int, m["created"][:10].split("-"))
-        datetime.date(2000 + year % 400, month, day)  # the calendar repeats, and Python has no year 0
+        require(year >= 1970, "manifest.created: before 1970")
+        datetime.date(year, month, day)
     except ValueError:
         raise Bad(f"manifest.created: no such day: {m['created']}")
-    sizes = {b["digest"]: b["size"] for b in m["blobs"]}
+    carried = {b["digest"]: (b["size"], b["mediaType"]) for b in m["blobs"]}
+    charts = {(c["name"], c["version"]): c["manifest"]["digest"] for c in m["charts"]}
+    require(all(charts[c["name"], c["version"]] == c["manifest"]["digest"] for c in m["charts"]), "manifest: two charts of one name")
     used = []
     for i in m["images"]:
         children, derived = i.get("children", []), i.get("derived")
@@ -249,8 +255,8 @@ def parse_manifest(raw):
         used += [i] + children + ([derived] if derived else [])
     for c in m["charts"]:
         require(all(len(v["name"].encode()) <= 255 for v in c["values"]), "manifest: name of a values file too long")
-        used += [c["manifest"], c["archive"]] + c["values"]
-    require(all(sizes.get(d["digest"]) == d["size"] for d in used), "manifest: a descriptor without a blob of its digest and size")
+        used += [c["manifest"], c["archive"]] + [{**v, "mediaType": "application/vnd.sealift.values.v1+yaml"} for v in c["values"]]
+    require(all(carried.get(d["digest"]) == (d["size"], d["mediaType"]) for d in used), "manifest: a descriptor without its blob")
     want = [(n, len(c), hashlib.sha256(c).hexdigest()) for n, c in layout_files(m).items()]
     want += [("blobs/sha256/" + b["digest"][7:], b["size"], b["digest"][7:]) for b in m["blobs"]]
     require([(e["name"], e["size"], e["sha256"]) for e in m["entries"]] == want, "manifest: entries are not those that its blobs make")

@@ -1,0 +1,150 @@
+package archive_test
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/sealift/sealift/internal/archive"
+	"github.com/sealift/sealift/manifest"
+)
+
+var update = flag.Bool("update", false, "write golden files anew")
+
+const (
+	golden  = "../../testdata/bundles/golden-1.0.0.tar.zst"
+	checker = "../../testdata/checker/sealift_check.py"
+)
+
+// writeGolden makes the golden bundle: two blobs, one of them empty, a fixed signature. What
+// is frozen by format 1 is frozen by this file.
+func writeGolden(t *testing.T, path string) {
+	t.Helper()
+	blobs := [][]byte{{}, random(1, 5000)}
+	m := &manifest.Manifest{
+		MediaType: manifest.MediaType, Format: 1, Name: "golden", Version: "1.0.0", Channel: "stable",
+		Created: "2026-01-02T03:04:05Z", Platforms: []string{"linux/amd64"},
+	}
+	for _, b := range blobs {
+		m.Blobs = append(m.Blobs, manifest.Blob{Digest: manifest.Digest(b), Size: int64(len(b)), MediaType: "application/octet-stream", Encoding: manifest.EncodingStored})
+	}
+	if err := manifest.Arrange(m); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := manifest.Encode(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	idx, err := manifest.OCIIndex(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := archive.NewLayout(int64(len(raw)), 0, m.Entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := archive.Create(path, raw, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range append([][]byte{manifest.OCILayout(), idx}, blobs...) {
+		if err := w.WriteEntry(context.Background(), i, bytes.NewReader(c), func(int64) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Commit([][]byte{[]byte(`{"not":"a signature, but bytes in its place"}`)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestGoldenBundle(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "b")
+	writeGolden(t, path)
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile(golden, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Fatal("the same content is written with other bytes than before: format 1 is frozen")
+	}
+}
+
+// TestIndependentChecker runs a second implementation of docs/format.md, in Python, over what
+// this one writes, and over damaged copies.
+func TestIndependentChecker(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("python3 is not installed")
+	}
+	check := func(path string) error {
+		out, err := exec.Command(python, "-B", checker, path).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}
+	if err := check(golden); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "b")
+	for _, at := range []int{0, 130, 529, 700, 4000, 4096, 4200, 70000, 100000, len(file) - 5000, len(file) - 300, len(file) - 100, len(file) - 1} {
+		bad := bytes.Clone(file)
+		bad[at] ^= 4
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if check(path) == nil {
+			t.Errorf("the checker did not find a change at byte %d", at)
+		}
+	}
+	for name, bad := range map[string][]byte{"cut": file[:len(file)-1], "longer": append(bytes.Clone(file), 0)} {
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if check(path) == nil {
+			t.Errorf("the checker did not find a file that is %s", name)
+		}
+	}
+	// What the checker writes by itself, this implementation accepts.
+	made := filepath.Join(t.TempDir(), "made")
+	if out, err := exec.Command(python, "-B", checker, "--make", made).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	b, err := os.ReadFile(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := archive.ReadHead(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := manifest.Parse(h.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := archive.NewLayout(int64(len(h.Manifest)), m.Head, m.Entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := verify(b, l); err != nil {
+		t.Fatal(err)
+	}
+}

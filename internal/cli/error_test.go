@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/sealift/sealift/bundle"
+	"github.com/sealift/sealift/install"
+	"github.com/sealift/sealift/internal/archive"
+	"github.com/sealift/sealift/internal/oci"
+	"github.com/sealift/sealift/internal/release"
+	"github.com/sealift/sealift/internal/sigstore"
+	"github.com/sealift/sealift/manifest"
+	"github.com/sealift/sealift/verify"
+)
+
+// TestErrors: which code and which hint an error has, by its type and however it is wrapped.
+func TestErrors(t *testing.T) {
+	boom := errors.New("boom")
+	refused := &oci.Error{Side: "target registry", Registry: "r", Doing: "x", Err: syscall.ECONNREFUSED}
+	for name, c := range map[string]struct {
+		err  error
+		code int
+		hint string // a part of it; empty: there is none
+	}{
+		"anything":             {boom, ExitFailure, ""},
+		"usage":                {&usageError{boom, "sealift pack"}, ExitFailure, "sealift pack --help"},
+		"no policy":            {verify.ErrNoPolicy, ExitFailure, "--key"},
+		"not a bundle":         {&verify.ContentError{Path: "b", Err: archive.ErrNotBundle}, ExitNotBundle, "sealift pack"},
+		"newer format":         {&verify.ContentError{Path: "b", Err: manifest.ErrUnknownFormat}, ExitNotBundle, "newer version"},
+		"unsigned":             {&verify.UnsignedError{Path: "d/b"}, ExitUnsigned, "b.sigstore.json"},
+		"untrusted":            {&verify.UntrustedError{Path: "b", Reasons: []error{sigstore.ErrSignature}}, ExitUntrusted, "do not use it"},
+		"damaged":              {&verify.ContentError{Path: "b", Err: &archive.DamageError{}}, ExitContent, "copy the bundle again"},
+		"cut":                  {&verify.ContentError{Path: "b", Err: &archive.SizeError{}}, ExitContent, "copy the bundle again"},
+		"not canonical":        {&verify.ContentError{Path: "b", Err: manifest.ErrNotCanonical}, ExitContent, "copy the bundle again"},
+		"medium":               {&verify.ContentError{Path: "b", Err: syscall.EIO}, ExitDisk, ""},
+		"disk full":            {fmt.Errorf("writing: %w", syscall.ENOSPC), ExitDisk, "free some space"},
+		"file too large":       {syscall.EFBIG, ExitDisk, "FAT32"},
+		"registry":             {refused, ExitRegistry, "is the registry running"},
+		"image":                {&bundle.ImageError{Reference: "x", Err: refused}, ExitRegistry, "is the registry running"},
+		"platform":             {&bundle.ImageError{Reference: "x", Err: &oci.MissingPlatformError{}}, ExitFailure, "platforms:"},
+		"plain HTTP":           {&oci.Error{Err: &oci.PlainHTTPError{Host: "h:1"}}, ExitRegistry, "--plain-http h:1"},
+		"sparse index":         {&install.SparseIndexError{Source: "x", Err: refused}, ExitRegistry, "--index derived"},
+		"tags":                 {&install.TagsMoveError{}, ExitRegistry, "--move-tags"},
+		"collision":            {&install.CollisionError{}, ExitRegistry, "prefixes"},
+		"spec":                 {&bundle.SpecError{}, ExitFailure, "sealift init"},
+		"exists":               {fmt.Errorf("x: %w", bundle.ErrExists), ExitFailure, "--overwrite"},
+		"password":             {fmt.Errorf("x: %w", sigstore.ErrPassword), ExitFailure, "COSIGN_PASSWORD"},
+		"key":                  {fmt.Errorf("x: %w", sigstore.ErrKey), ExitFailure, "keygen"},
+		"no kubeconfig":        {release.ErrNoKubeconfig, ExitFailure, "--kubeconfig"},
+		"kubeconfig":           {&release.KubeconfigError{Err: boom}, ExitCluster, "--kubeconfig"},
+		"no cluster":           {&release.UnreachableError{Err: syscall.ECONNREFUSED}, ExitCluster, "nothing was changed"},
+		"pending":              {&release.PendingError{Release: "r", Namespace: "n"}, ExitCluster, "helm uninstall r --namespace n"},
+		"preflight":            {&install.PreflightError{Err: &install.MissingImageError{}}, ExitPreflight, "renderWith"},
+		"failed, changed back": {&install.FailedError{Release: "r", Err: refused}, ExitCluster, "nothing that this run changed"},
+		"failed, held":         {&install.FailedError{Release: "r", Namespace: "n", Err: boom, Revert: boom}, ExitHeld, "helm rollback r --namespace n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, err := range []error{c.err, fmt.Errorf("outer: %w", c.err), errors.Join(c.err, nil)} {
+				if code := exitCode(context.Background(), err); code != c.code {
+					t.Errorf("%v: code %d, want %d", err, code, c.code)
+				}
+				if h := hint(err); (h == "") != (c.hint == "") && name != "medium" || !strings.Contains(h, c.hint) {
+					t.Errorf("%v: hint %q, want %q in it", err, h, c.hint)
+				}
+			}
+		})
+	}
+}
+
+func TestInterruptedHasItsCode(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, c := range []struct {
+		err  error
+		code int
+	}{
+		{ctx.Err(), ExitInterrupted},
+		{&oci.Error{Err: ctx.Err()}, ExitInterrupted},
+		{&install.FailedError{Err: ctx.Err()}, ExitInterrupted},
+		{&install.FailedError{Err: ctx.Err(), Revert: ctx.Err()}, ExitHeld},
+		{&verify.UnsignedError{}, ExitUnsigned},
+	} {
+		if got := exitCode(ctx, c.err); got != c.code {
+			t.Errorf("%T: %d, want %d", c.err, got, c.code)
+		}
+	}
+}
