@@ -24,7 +24,7 @@ import (
 // hint says what to do about an error, or "". It looks at types, never at text.
 func hint(err error) string {
 	for _, h := range []func(error) string{
-		hintUsage, hintInstall, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster, hintFiles,
+		hintUsage, hintFiles, hintInstall, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster,
 	} {
 		if s := h(err); s != "" {
 			return s
@@ -96,6 +96,8 @@ func hintRegistry(err error) string {
 		return "if nothing at the site relies on what they stand for now, add --move-tags"
 	case is[*install.CollisionError](err):
 		return "seed the two from bundles of their own to registries, or prefixes, of their own"
+	case errors.Is(err, oci.ErrUnsupported):
+		return "build and push the image again with a current client: OCI, and Docker's schema 2, are supported"
 	case errors.As(err, &platform):
 		return "pack only platforms that the image has: platforms: of the spec, or of this image under images:"
 	case errors.As(err, &plain):

@@ -97,9 +97,12 @@ func (a *app) install(cmd *cobra.Command, path string, f installFlags) (err erro
 		return err
 	}
 	defer done(&err)
-	cluster, err := a.connect(f)
-	if err != nil {
-		return err
+	// A bundle without charts needs no cluster.
+	var cluster *release.Cluster
+	if len(b.Manifest().Charts) > 0 {
+		if cluster, err = a.connect(f); err != nil {
+			return err
+		}
 	}
 	s, err := install.Prepare(ctx, b, o)
 	if err != nil {
@@ -142,7 +145,7 @@ func (a *app) install(cmd *cobra.Command, path string, f installFlags) (err erro
 func writePlan(w io.Writer, r *installResult, asked bool) {
 	fmt.Fprintf(w, "plan: %s %s, nothing has been changed\n\nregistry %s\n", r.Bundle, r.Version, r.Seed.Registry)
 	writeSeeded(w, r.Seed, true)
-	if !asked {
+	if !asked && len(r.Plan) > 0 {
 		fmt.Fprintln(w, "\ncluster: none was named, so what is installed now is not known")
 	}
 	for _, p := range r.Plan {

@@ -29,6 +29,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/rogpeppe/go-internal/testscript"
+	helmregistry "helm.sh/helm/v4/pkg/registry"
 
 	"github.com/sealift/sealift/internal/cli"
 	"github.com/sealift/sealift/internal/registry"
@@ -54,7 +55,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": cmdCode, "registry": cmdRegistry, "image": cmdImage, "fault": cmdFault, "writes": cmdWrites,
 			"flip": cmdFlip, "truncate": cmdTruncate, "append": cmdAppend, "samebutsigned": cmdSame, "absent": cmdAbsent,
-			"smalldisk": cmdSmallDisk, "interrupt": cmdInterrupt, "digest": cmdDigest, "envsubst": cmdEnvSubst, "debianregistry": cmdDebianRegistry,
+			"smalldisk": cmdSmallDisk, "interrupt": cmdInterrupt, "digest": cmdDigest, "envsubst": cmdEnvSubst, "debianregistry": cmdDebianRegistry, "helmpull": cmdHelmPull, "firstword": cmdFirstWord,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -108,6 +109,7 @@ type site struct {
 	writes  int
 	hung    string // file that is made when a request hangs
 	closing chan struct{}
+	auth    bool
 }
 
 type fault struct {
@@ -135,6 +137,11 @@ func (s *site) take(r *http.Request) *fault {
 }
 
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if user, password, _ := r.BasicAuth(); s.auth && (user != "jane" || password != "s3cret") {
+		w.Header().Set("WWW-Authenticate", `Basic realm="site"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
 	f := s.take(r)
 	if f == nil {
 		s.next.ServeHTTP(w, r)
@@ -208,12 +215,13 @@ func siteOf(ts *testscript.TestScript, addr string) *site {
 	return s
 }
 
-// cmdRegistry starts one: registry NAME [strict] puts its address into $NAME.
+// cmdRegistry starts one: registry NAME [strict] [auth] puts its address into $NAME. With auth
+// it lets only jane in, whose password is s3cret.
 func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
-	strict := len(args) == 2 && args[1] == "strict"
+	strict := slices.Contains(args[1:], "strict")
 	app, err := registry.New(context.Background(), registry.Options{Store: ts.MkAbs("store-" + args[0]), SparseIndexes: !strict})
 	ts.Check(err)
-	s := &site{next: app.Handler(), hung: ts.MkAbs("hung"), closing: make(chan struct{})}
+	s := &site{next: app.Handler(), hung: ts.MkAbs("hung"), closing: make(chan struct{}), auth: slices.Contains(args[1:], "auth")}
 	h := httptest.NewServer(s)
 	ts.Defer(func() { close(s.closing); h.CloseClientConnections(); h.Close() })
 	addr := strings.TrimPrefix(h.URL, "http://")
@@ -466,4 +474,20 @@ func cmdDebianRegistry(ts *testscript.TestScript, _ bool, args []string) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	ts.Fatalf("docker-registry did not come up on %s", addr)
+}
+
+// cmdHelmPull pulls a chart as "helm pull oci://REF" does, into a file: helmpull REF FILE.
+func cmdHelmPull(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := helmregistry.NewClient(helmregistry.ClientOptPlainHTTP(),
+		helmregistry.ClientOptCredentialsFile(ts.MkAbs("no-credentials")), helmregistry.ClientOptWriter(io.Discard))
+	ts.Check(err)
+	res, err := c.Pull(args[0], helmregistry.PullOptWithChart(true))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), res.Chart.Data, 0o600))
+}
+
+// cmdFirstWord puts the first word of the last output into a variable: firstword NAME.
+func cmdFirstWord(ts *testscript.TestScript, _ bool, args []string) {
+	word, _, _ := strings.Cut(ts.ReadFile("stdout"), " ")
+	ts.Setenv(args[0], word)
 }
