@@ -169,6 +169,11 @@ func (c *Client) open(ctx context.Context, registry, path string, push bool) (*R
 }
 
 func (r *Repository) fail(doing, what string, err error) error {
+	// The library's words repeat the whole address of an upload, with the session's state in it.
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = fmt.Errorf("%s: %w", strings.ToLower(u.Op), u.Err)
+	}
 	return &Error{r.client.o.Side, r.Registry, fmt.Sprintf("%s %s of %s", doing, what, r.Path), err}
 }
 

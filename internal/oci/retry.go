@@ -2,12 +2,13 @@ package oci
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"syscall"
+	"net/url"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -59,9 +60,22 @@ func temporary(err error) bool {
 		}
 		return false
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
-		return true
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
 	}
-	var n net.Error
-	return errors.As(err, &n) && n.Timeout()
+	// Who cannot be reached at all, or must not be talked to, will not be there in a moment.
+	var (
+		op      *net.OpError
+		dns     *net.DNSError
+		cert    *tls.CertificateVerificationError
+		record  tls.RecordHeaderError
+		refused *PlainHTTPError
+	)
+	if errors.As(err, &op) && op.Op == "dial" || errors.As(err, &dns) || errors.As(err, &cert) ||
+		errors.As(err, &record) || errors.As(err, &refused) {
+		return false
+	}
+	// Anything else that went wrong on the wire: reset, closed, cut short, timed out.
+	var wire *url.Error
+	return errors.As(err, &wire) || op != nil || errors.Is(err, io.ErrUnexpectedEOF)
 }
