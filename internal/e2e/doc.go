@@ -6,7 +6,7 @@
 //	internal/e2e/prepare.sh
 //	go test -tags e2e -count=1 -v ./internal/e2e/
 //
-// The test takes about 80 seconds. prepare.sh builds Kubernetes from source the first time, which
+// The test takes less than two minutes. prepare.sh builds Kubernetes from source the first time, which
 // takes about ten minutes of one core.
 //
 // # The two sides
@@ -25,9 +25,10 @@
 //   - A registry that refuses sparse image indexes gets the derived index, by the operator's choice,
 //     and a second seed sends nothing.
 //   - Pods and hooks run from the site's registry, pinned by digest; a dry run changes nothing.
+//   - Of two upgrades or first installations at once, one is done, and the other changes nothing.
 //   - An upgrade that fails (pods that never get ready, a hook that fails) or is interrupted leaves the old
 //     version running and the release deployed; a first installation that fails leaves nothing in
-//     the way of the next one.
+//     the way of the next one. Claims, and the data behind them, stay in both cases.
 //   - containerd and podman pull the images by their original names, digests unchanged.
 //   - Nothing in the site, in all that time, tried to reach an address that it has no route to.
 //

@@ -5,6 +5,7 @@ package e2e
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -31,11 +33,39 @@ const (
 var bundles = []struct{ name, version, values string }{
 	{"demo", "1.0.0", ""},
 	{"demo", "2.0.0", "image: 127.0.0.1:5555/demo/app:2.0.0"},
-	{"demo", "3.0.0", "image: 127.0.0.1:5555/demo/app:2.0.0\nneverReady: true"},
+	{"demo", "2.1.0", "image: 127.0.0.1:5555/demo/app:1.0.0"}, // back and forth, to see which one runs
+	{"demo", "2.2.0", "image: 127.0.0.1:5555/demo/app:2.0.0"},
+	{"demo", "3.0.0", "image: 127.0.0.1:5555/demo/app:2.0.0\nneverReady: true\nclaim: true"},
 	{"demo", "3.1.0", "image: 127.0.0.1:5555/demo/app:2.0.0\nmigrateFails: true"},
-	{"first", "1.0.0", "neverReady: true"},
-	{"first", "1.0.1", ""},
+	{"first", "1.0.0", "neverReady: true\nclaim: true"},
+	{"first", "1.0.1", "claim: true"},
+	{"twins", "1.0.0", ""},
 }
+
+// claimTemplate is added to the demo's chart: a claim that binds without a provisioner.
+const claimTemplate = `{{- if .Values.claim }}
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  name: {{ .Release.Name }}-data
+spec:
+  storageClassName: ""
+  accessModes: [ReadWriteOnce]
+  resources: {requests: {storage: 1Mi}}
+{{- end }}
+`
+
+// volume is what such a claim binds to, for the namespace %[1]s.
+const volume = `apiVersion: v1
+kind: PersistentVolume
+metadata: {name: %[1]s}
+spec:
+  storageClassName: ""
+  accessModes: [ReadWriteOnce]
+  capacity: {storage: 1Mi}
+  hostPath: {path: /var/lib/volumes/%[1]s, type: DirectoryOrCreate}
+  claimRef: {namespace: %[1]s, name: %[1]s-data}
+`
 
 // journey is what the steps of the test share.
 type journey struct {
@@ -74,7 +104,9 @@ func TestAcrossTheGap(t *testing.T) {
 		{"pull by original name with podman", j.pullWithPodman},
 		{"dry run of an upgrade", j.dryRunUpgrade},
 		{"upgrade", j.upgrade},
-		{"upgrade whose pods never get ready", func(t *testing.T) { j.failingUpgrade(t, "3.0.0", "not ready") }},
+		{"two upgrades at once", j.upgradeTwice},
+		{"two first installations at once", j.installTwice},
+		{"upgrade whose pods never get ready", j.upgradeThatNeverGetsReady},
 		{"upgrade whose hook fails", func(t *testing.T) { j.failingUpgrade(t, "3.1.0", "demo-migrate") }},
 		{"upgrade that is interrupted", j.interruptedUpgrade},
 		{"first installation that fails", j.failingFirst},
@@ -141,6 +173,9 @@ func (j *journey) pushImages(t *testing.T) {
 // pack makes keys and all bundles, and carries the bundles and the public key over to the site.
 func (j *journey) pack(t *testing.T) {
 	if err := os.CopyFS(filepath.Join(j.vendor.dir, "chart"), os.DirFS("../../testdata/demo/chart")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(j.vendor.dir, "chart", "templates", "claim.yaml"), []byte(claimTemplate), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(filepath.Join(j.vendor.dir, "out"), 0o755); err != nil {
@@ -372,13 +407,95 @@ func (j *journey) upgrade(t *testing.T) {
 	j.checkHookRan(t, "demo")
 }
 
+// upgradeTwice has two upgrades to the same version run at once, and then to another.
+func (j *journey) upgradeTwice(t *testing.T) {
+	for _, to := range []struct{ version, app string }{{"2.1.0", "1.0.0"}, {"2.2.0", "2.0.0"}} {
+		j.twoAtOnce(t, "demo", to.version)
+		j.checkRelease(t, "demo", to.app)
+	}
+}
+
+// installTwice has two installations run at once where nothing is yet.
+func (j *journey) installTwice(t *testing.T) {
+	j.twoAtOnce(t, "twins", "1.0.0")
+	j.checkRelease(t, "twins", "1.0.0")
+}
+
+// twoAtOnce runs the same installation twice at the same time: one does it, and makes one revision;
+// the other changes nothing, and says why.
+func (j *journey) twoAtOnce(t *testing.T, name, version string) {
+	t.Helper()
+	before := len(j.records(t, name))
+	args := j.installArgs(name+"-"+version, "--timeout", "90s")
+	results := make([]result, 2)
+	errs := make([]error, 2)
+	var both sync.WaitGroup
+	for i := range results {
+		both.Go(func() { results[i], errs[i] = j.site.run(t, args...) })
+	}
+	both.Wait()
+	winner, loser := results[0], results[1]
+	if winner.code != exitDone {
+		winner, loser = loser, winner
+	}
+	if err := errors.Join(errs...); err != nil || winner.code != exitDone || loser.code != exitChangedBack ||
+		!strings.Contains(loser.stderr, "another install") || strings.Contains(loser.stderr, "changed back:") {
+		t.Errorf("%v; want one to win, and the other to leave it to that one:\n%+v\n%+v", err, winner, loser)
+	}
+	if got := len(j.records(t, name)); got != before+1 {
+		t.Errorf("release %s: %d revisions, want %d", name, got, before+1)
+	}
+	if out := j.site.kubectl(t, "get", "leases", "-n", name, "-o", "name"); out != "" {
+		t.Errorf("not given back: %s", out)
+	}
+}
+
+// upgradeThatNeverGetsReady adds a claim, which the way back leaves alone.
+func (j *journey) upgradeThatNeverGetsReady(t *testing.T) {
+	j.makeVolume(t, "demo")
+	j.failingUpgrade(t, "3.0.0", "not ready")
+	j.boundClaim(t, "demo")
+}
+
 // failingUpgrade installs a version that cannot work; the error says why, and the site keeps 2.0.0.
 func (j *journey) failingUpgrade(t *testing.T, version, why string) {
+	gone := strings.Fields(j.site.kubectl(t, "get", "events", "-n", "demo",
+		"-o", `jsonpath={range .items[?(@.involvedObject.kind=="Pod")]}{.involvedObject.name}{"\n"}{end}`))
+	running := j.site.kubectl(t, "get", "pods", "-n", "demo", "-o", "name")
+	gone = slices.DeleteFunc(gone, func(pod string) bool { return strings.Contains(running, pod) })
+	if len(gone) == 0 {
+		t.Error("there are no events of earlier pods, which the diagnosis could mistake")
+	}
 	r := j.site.sealift(t, exitChangedBack, j.installArgs("demo-"+version, "--timeout", "15s")...)
 	if !strings.Contains(r.stderr, why) {
 		t.Errorf("the error does not mention %q:\n%s", why, r.stderr)
 	}
+	if slices.ContainsFunc(gone, func(pod string) bool { return strings.Contains(r.stderr, pod) }) {
+		t.Errorf("the diagnosis has events of pods that were gone before:\n%s", r.stderr)
+	}
 	j.checkRelease(t, "demo", "2.0.0")
+}
+
+// makeVolume makes the volume that the claim of a release binds to.
+func (j *journey) makeVolume(t *testing.T, name string) {
+	t.Helper()
+	cmd := j.site.kubectlCommand(t.Context(), "create", "-f", "-")
+	cmd.Stdin = strings.NewReader(fmt.Sprintf(volume, name))
+	output(t, cmd)
+}
+
+// boundClaim checks that the claim of a release is there and bound. It returns its unique id.
+func (j *journey) boundClaim(t *testing.T, name string) string {
+	t.Helper()
+	var claim struct {
+		Metadata struct{ UID, DeletionTimestamp string }
+		Status   struct{ Phase string }
+	}
+	j.site.get(t, &claim, "persistentvolumeclaim", name+"-data", "-n", name)
+	if claim.Status.Phase != "Bound" || claim.Metadata.DeletionTimestamp != "" {
+		t.Errorf("the claim of release %s: got %+v, want it bound", name, claim)
+	}
+	return claim.Metadata.UID
 }
 
 // interruptedUpgrade presses Ctrl-C while an upgrade waits for its pods.
@@ -422,8 +539,10 @@ func (j *journey) interruptedUpgrade(t *testing.T) {
 	j.checkRelease(t, "demo", "2.0.0")
 }
 
-// failingFirst shows that a first installation that fails is not in the way of the next.
+// failingFirst shows that a first installation that fails is not in the way of the next, which finds
+// the data that the first one left.
 func (j *journey) failingFirst(t *testing.T) {
+	j.makeVolume(t, "first")
 	j.site.sealift(t, exitChangedBack, j.installArgs("first-1.0.0", "--timeout", "15s")...)
 	waitFor(t, 30*time.Second, func() string { // for the pods, which take a moment to end
 		// A hook's Job is no part of the release: Helm keeps it, for its logs.
@@ -434,8 +553,12 @@ func (j *journey) failingFirst(t *testing.T) {
 		}
 		return ""
 	})
+	claim := j.boundClaim(t, "first")
 	j.site.sealift(t, exitDone, j.installArgs("first-1.0.1", "--timeout", "90s")...)
 	j.checkRelease(t, "first", "1.0.0")
+	if now := j.boundClaim(t, "first"); now != claim {
+		t.Errorf("the claim is another one: %s, was %s", now, claim)
+	}
 }
 
 // nothingTriedToLeave shows that in all that time no packet was meant for an address that the site has no
@@ -549,28 +672,43 @@ func (j *journey) checkHookRan(t *testing.T, name string) {
 	j.checkPinned(t, job.Spec.Template, "demo/migrate:1.0.0")
 }
 
-// releaseStatus is the status of the last revision of a release, as Helm's records have it. Only
-// that one may be deployed, and none may be pending.
+// A record is what Helm keeps of a revision of a release.
+type record struct {
+	revision int
+	status   string
+}
+
+// records are the records of a release, oldest first.
+func (j *journey) records(t *testing.T, name string) []record {
+	t.Helper()
+	var secrets struct {
+		Items []struct {
+			Metadata struct{ Labels map[string]string }
+		}
+	}
+	j.site.get(t, &secrets, "secrets", "-n", name, "-l", "owner=helm,name="+name)
+	var records []record
+	for _, s := range secrets.Items {
+		revision, err := strconv.Atoi(s.Metadata.Labels["version"])
+		if err != nil {
+			t.Fatalf("release record without a revision: %v", s)
+		}
+		records = append(records, record{revision, s.Metadata.Labels["status"]})
+	}
+	slices.SortFunc(records, func(a, b record) int { return cmp.Compare(a.revision, b.revision) })
+	return records
+}
+
+// releaseStatus is the status of the last revision of a release. Only that one may be deployed, and
+// none may be pending.
 func (j *journey) releaseStatus(t *testing.T, name string) string {
 	t.Helper()
-	type record struct {
-		Metadata struct{ Labels map[string]string }
-	}
-	var records struct{ Items []record }
-	j.site.get(t, &records, "secrets", "-n", name, "-l", "owner=helm,name="+name)
-	revision := func(r record) int {
-		n, err := strconv.Atoi(r.Metadata.Labels["version"])
-		if err != nil {
-			t.Fatalf("release record without a revision: %v", r)
-		}
-		return n
-	}
-	slices.SortFunc(records.Items, func(a, b record) int { return cmp.Compare(revision(a), revision(b)) })
 	last := "none"
-	for i, r := range records.Items {
-		last = r.Metadata.Labels["status"]
-		if i < len(records.Items)-1 && last != "superseded" && last != "failed" {
-			t.Errorf("revision %d of release %s is %s, and not the last", revision(r), name, last)
+	records := j.records(t, name)
+	for i, r := range records {
+		last = r.status
+		if i < len(records)-1 && last != "superseded" && last != "failed" {
+			t.Errorf("revision %d of release %s is %s, and not the last", r.revision, name, last)
 		}
 	}
 	return last

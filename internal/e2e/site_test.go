@@ -51,20 +51,31 @@ type result struct {
 // sealift runs the product on this side; it must end with the given exit code.
 func (s side) sealift(t *testing.T, want int, args ...string) result {
 	t.Helper()
+	r, err := s.run(t, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.code != want {
+		t.Fatalf("exit code %d, want %d\n--- stdout\n%s\n--- stderr\n%s", r.code, want, r.stdout, r.stderr)
+	}
+	return r
+}
+
+// run runs the product on this side, to any exit code. It does not end the test, so that it can be
+// called from any goroutine.
+func (s side) run(t *testing.T, args ...string) (result, error) {
+	t.Helper()
 	start := time.Now()
 	cmd := s.command(t.Context(), sealiftBinary(t), args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
+		return result{}, err
 	}
 	r := result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 	t.Logf("sealift %s: exit code %d after %.1fs", strings.Join(args, " "), r.code, time.Since(start).Seconds())
-	if r.code != want {
-		t.Fatalf("exit code %d, want %d\n--- stdout\n%s\n--- stderr\n%s", r.code, want, r.stdout, r.stderr)
-	}
-	return r
+	return r, nil
 }
 
 // sealiftBinary is the path of the product that is tested: $SEALIFT_BIN, or where make puts it.
@@ -166,7 +177,7 @@ func clusterBin(t *testing.T) string {
 func (s site) logDiagnosis(ctx context.Context, t *testing.T) {
 	t.Helper()
 	for _, args := range [][]string{
-		{"get", "pods,jobs,deployments", "-A", "-o", "wide"},
+		{"get", "pods,jobs,deployments,persistentvolumeclaims,leases", "-A", "-o", "wide"},
 		{"get", "events", "-A", "--sort-by=.lastTimestamp"},
 	} {
 		out, err := s.kubectlCommand(ctx, args...).CombinedOutput()

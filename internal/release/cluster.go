@@ -51,7 +51,7 @@ type ClusterOptions struct {
 	Context string
 	// Log receives what Helm and client-go log; nil: nothing is logged.
 	Log *slog.Logger
-	// Timeout bounds each wait of Revert, and of an Apply whose Release names
+	// Timeout bounds each wait of a way back, and of an Apply whose Release names
 	// none. 0: DefaultTimeout.
 	Timeout time.Duration
 }
@@ -62,6 +62,7 @@ type Cluster struct {
 	server  string
 	log     *slog.Logger
 	timeout time.Duration
+	lease   leaseTimes
 	// open starts an operation; tests put fakes here.
 	open func(ctx context.Context, namespace string) (*session, error)
 }
@@ -70,6 +71,7 @@ type Cluster struct {
 type session struct {
 	cfg       *action.Configuration
 	kube      *client
+	records   *records
 	clientset kubernetes.Interface
 }
 
@@ -111,7 +113,7 @@ func Connect(o ClusterOptions) (*Cluster, error) {
 		return nil, &KubeconfigError{Path: o.Kubeconfig, Context: o.Context, Err: err}
 	}
 
-	c := &Cluster{server: address.String(), log: log, timeout: o.Timeout}
+	c := &Cluster{server: address.String(), log: log, timeout: o.Timeout, lease: defaultLeaseTimes}
 	if c.timeout <= 0 {
 		c.timeout = DefaultTimeout
 	}
@@ -167,11 +169,12 @@ func (c *Cluster) openSession(ctx context.Context, namespace string, transport h
 	if err := cfg.Init(g, namespace, "secret"); err != nil {
 		return nil, err
 	}
-	cfg.Releases = storage.Init(&records{Driver: cfg.Releases.Driver})
+	stored := &records{Driver: cfg.Releases.Driver}
+	cfg.Releases = storage.Init(stored)
 	cfg.Releases.SetLogger(c.log.Handler())
 	wrapped := &client{Interface: cfg.KubeClient, ctx: ctx}
 	cfg.KubeClient = wrapped
-	return &session{cfg: cfg, kube: wrapped, clientset: clientset}, nil
+	return &session{cfg: cfg, kube: wrapped, records: stored, clientset: clientset}, nil
 }
 
 // Version asks the cluster for its Kubernetes version ("v1.34.1"). It is the

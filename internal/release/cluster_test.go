@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 func kubeconfig(t testing.TB, server string) string {
@@ -181,21 +183,44 @@ func TestDiagnose(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Manifest = "kind: Job\nmetadata: {name: eu-load}\n---\nkind: Pod\nmetadata: {name: eu-tool}\n"
+	load := object("Job", "eu-load", nil)
+	load.SetUID("job")
+	c.kube.live = []*unstructured.Unstructured{load, object("Pod", "eu-tool", nil)}
+	c.api["/api/v1/namespaces/shop/secrets/sh.helm.release.v1.eu.v1"] = `{"metadata":{"creationTimestamp":"2026-01-01T00:00:00Z"}}`
+	c.api["/apis/apps/v1/namespaces/shop/replicasets"] = `{"kind":"ReplicaSetList","apiVersion":"apps/v1","items":[
+	{"metadata":{"name":"eu-set","uid":"set","ownerReferences":[{"uid":"job"}]}}]}`
 	c.api["/api/v1/namespaces/shop/pods"] = `{"kind":"PodList","apiVersion":"v1","items":[
-	{"metadata":{"name":"eu-load-x1","labels":{"job-name":"eu-load"}},"status":{"phase":"Pending","containerStatuses":[{"name":"web","state":{"waiting":{"reason":"ImagePullBackOff","message":"Back-off \u001b[31m pulling\n image"}}}]}},
+	{"metadata":{"name":"eu-load-x1","uid":"x1","labels":{"job-name":"eu-load"}},"status":{"phase":"Pending","containerStatuses":[{"name":"web","state":{"waiting":{"reason":"ImagePullBackOff","message":"Back-off \u001b[31m pulling\n image"}}}]}},
 	{"metadata":{"name":"eu-tool"},"status":{"phase":"Pending","conditions":[{"type":"PodScheduled","status":"False","reason":"Unschedulable","message":"0/1 nodes"}]}},
+	{"metadata":{"name":"owned","uid":"owned","ownerReferences":[{"uid":"set"}]},"status":{"phase":"Pending"}},
+	{"metadata":{"name":"eu-load-going","labels":{"job-name":"eu-load"},"deletionTimestamp":"2026-01-03T00:00:00Z"},"status":{"phase":"Running"}},
 	{"metadata":{"name":"ready","labels":{"job-name":"eu-load"}},"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}},
 	{"metadata":{"name":"foreign"},"status":{"phase":"Pending"}}]}`
-	c.api["/api/v1/namespaces/shop/events"] = `{"kind":"EventList","apiVersion":"v1","items":[
-	{"metadata":{"name":"a"},"type":"Warning","reason":"Old","message":"older","lastTimestamp":"2026-01-01T00:00:00Z","involvedObject":{"kind":"Pod","name":"eu-tool"}},
-	{"metadata":{"name":"b"},"type":"Warning","reason":"Failed","message":"no such image","lastTimestamp":"2026-01-02T00:00:00Z","involvedObject":{"kind":"Pod","name":"eu-load-x1"}},
-	{"metadata":{"name":"c"},"type":"Warning","reason":"Failed","message":"other","involvedObject":{"kind":"Pod","name":"foreign"}}]}`
+	event := func(kind, name, uid, reason, created, last string) string {
+		return `{"metadata":{"name":"e","creationTimestamp":"` + created + `"},"type":"Warning","reason":"` + reason + `","message":"m","lastTimestamp":"` + last +
+			`","involvedObject":{"kind":"` + kind + `","name":"` + name + `","uid":"` + uid + `"}}`
+	}
+	const before, early, late = "2025-12-31T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"
+	c.api["/api/v1/namespaces/shop/events"] = `{"kind":"EventList","apiVersion":"v1","items":[` + strings.Join([]string{
+		event("Pod", "eu-tool", "", "Early", early, early),
+		event("Pod", "eu-load-x1", "x1", "Late", late, late),
+		event("ReplicaSet", "eu-set", "set", "NodeClockIsBehind", early, before),
+		event("Pod", "owned", "owned", "Repeated", before, early),
+		event("Pod", "eu-tool", "", "BeforeThisOperation", before, before),
+		event("Pod", "eu-load-x1", "x0", "OfAnEarlierOne", late, late),
+		event("Pod", "eu-load-x0", "x0", "Gone", late, late),
+		event("Pod", "eu-load-going", "", "Going", late, late),
+		event("Pod", "foreign", "", "Foreign", late, late),
+	}, ",") + `]}`
 	got, err := c.Diagnose(t.Context(), "shop", "eu")
 	want := []string{
 		"Pod/eu-load-x1 container web: ImagePullBackOff: Back-off [31m pulling image",
 		"Pod/eu-tool: Unschedulable: 0/1 nodes",
-		"event Pod/eu-load-x1: Failed: no such image",
-		"event Pod/eu-tool: Old: older",
+		"Pod/owned: not ready: phase Pending",
+		"event Pod/eu-load-x1: Late: m",
+		"event Pod/eu-tool: Early: m",
+		"event Pod/owned: Repeated: m",
+		"event ReplicaSet/eu-set: NodeClockIsBehind: m",
 	}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q, %v", got, err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	releasev1 "helm.sh/helm/v4/pkg/release/v1"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 const (
@@ -25,8 +27,9 @@ const (
 
 // Diagnose explains in a few short lines why a release is not ready: its pods
 // that are not, with the reason that Kubernetes gives (ImagePullBackOff and the
-// like), and the newest warnings about its objects. Hooks are included. The
-// lines contain no control characters, whatever the cluster says.
+// like), and the warnings about its objects since the newest revision was begun,
+// newest first. Hooks are included; what is gone or going is not. The lines
+// contain no control characters, whatever the cluster says.
 func (c *Cluster) Diagnose(ctx context.Context, namespace, release string) ([]string, error) {
 	s, err := c.open(ctx, namespace)
 	if err != nil {
@@ -36,17 +39,17 @@ func (c *Cluster) Diagnose(ctx context.Context, namespace, release string) ([]st
 	if err != nil {
 		return nil, err
 	}
-	workloads := s.workloads(h.last(), release)
-	pods, err := s.clientset.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{Limit: maxListed})
+	f := &family{workloads: s.workloads(h.last(), release), known: map[string]types.UID{}, uids: map[types.UID]bool{}}
+	for _, w := range f.workloads {
+		f.add(w.kind, &metav1.ObjectMeta{Name: w.name, UID: w.uid})
+	}
+	pods, err := s.pods(ctx, namespace, f)
 	if err != nil {
-		return nil, fmt.Errorf("listing the pods of namespace %q: %w", namespace, err)
+		return nil, err
 	}
 	var lines []string
-	for i := range pods.Items {
-		pod := &pods.Items[i]
-		if slices.ContainsFunc(workloads, func(w workload) bool { return w.owns(pod) }) {
-			lines = append(lines, podProblems(pod)...)
-		}
+	for _, pod := range pods {
+		lines = append(lines, podProblems(pod)...)
 	}
 	events, err := s.clientset.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: "type=" + corev1.EventTypeWarning, Limit: maxListed,
@@ -54,34 +57,36 @@ func (c *Cluster) Diagnose(ctx context.Context, namespace, release string) ([]st
 	if err != nil {
 		return nil, fmt.Errorf("listing the events of namespace %q: %w", namespace, err)
 	}
-	lines = append(lines, warningLines(events.Items, workloads)...)
+	lines = append(lines, warningLines(events.Items, f, s.began(ctx, h.last()))...)
 	if more := len(lines) - maxDiagnosis; more > 0 {
 		lines = append(lines[:maxDiagnosis-1], fmt.Sprintf("and %d more", more+1))
 	}
 	return lines, nil
 }
 
+// began is when a revision was begun, by the clock of the cluster; zero if that
+// is not known.
+func (s *session) began(ctx context.Context, r *releasev1.Release) time.Time {
+	if r == nil {
+		return time.Time{}
+	}
+	record, err := s.clientset.CoreV1().Secrets(r.Namespace).Get(ctx, fmt.Sprintf("%s%s.v%d", recordPrefix, r.Name, r.Version), metav1.GetOptions{})
+	if err != nil {
+		return time.Time{} // and nothing is too old
+	}
+	return record.CreationTimestamp.Time
+}
+
 // workload is an object of the release, and how to recognise its pods.
 type workload struct {
 	kind, name string
+	uid        types.UID
 	selector   labels.Selector // nil: a pod itself, or no pods
 }
 
-func (w workload) owns(pod *corev1.Pod) bool {
-	if w.kind == "Pod" {
-		return w.name == pod.Name
-	}
-	return w.selector != nil && w.selector.Matches(labels.Set(pod.Labels))
-}
-
-// concerns says whether an event is about the workload, or about something that
-// it made, whose name begins with its own.
-func (w workload) concerns(ref corev1.ObjectReference) bool {
-	return ref.Name == w.name || strings.HasPrefix(ref.Name, w.name+"-")
-}
-
-// workloads lists the objects of a revision and of its hooks. Without a
-// revision, the label that charts put on their pods by convention must do.
+// workloads lists the objects of a revision and of its hooks, as far as they
+// exist. Without a revision, the label that charts put on their pods by
+// convention must do.
 func (s *session) workloads(r *releasev1.Release, release string) []workload {
 	if r == nil {
 		return []workload{{name: release, selector: labels.SelectorFromSet(labels.Set{"app.kubernetes.io/instance": release})}}
@@ -98,14 +103,79 @@ func (s *session) workloads(r *releasev1.Release, release string) []workload {
 		if err != nil {
 			continue // an explanation of the rest is better than none
 		}
-		for _, info := range resources {
-			u, err := asUnstructured(info.Object)
-			if err == nil && u.GetName() != "" {
-				found = append(found, workload{kind: u.GetKind(), name: u.GetName(), selector: selectorOf(u)})
+		live, err := s.cfg.KubeClient.Get(resources, false)
+		if err != nil {
+			continue
+		}
+		for _, objects := range live {
+			for _, o := range objects {
+				if u, err := asUnstructured(o); err == nil && u.GetName() != "" {
+					found = append(found, workload{u.GetKind(), u.GetName(), u.GetUID(), selectorOf(u)})
+				}
 			}
 		}
 	}
 	return found
+}
+
+// family is the objects of a release, with those that Kubernetes made for them.
+type family struct {
+	workloads []workload
+	known     map[string]types.UID // by "KIND/NAME"
+	uids      map[types.UID]bool
+}
+
+// add notes an object if it belongs to the release.
+func (f *family) add(kind string, o metav1.Object) bool {
+	mine := slices.ContainsFunc(f.workloads, func(w workload) bool {
+		return (w.kind == kind && w.name == o.GetName()) || (w.selector != nil && w.selector.Matches(labels.Set(o.GetLabels())))
+	}) || slices.ContainsFunc(o.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return f.uids[r.UID] })
+	if mine {
+		f.known[kind+"/"+o.GetName()] = o.GetUID()
+		f.uids[o.GetUID()] = true
+	}
+	return mine
+}
+
+// has says whether an event is about an object of the family, and not about one
+// of the same name that is gone.
+func (f *family) has(ref corev1.ObjectReference) bool {
+	uid, ok := f.known[ref.Kind+"/"+ref.Name]
+	return ok && (uid == "" || ref.UID == "" || uid == ref.UID)
+}
+
+// pods completes a family with what Kubernetes makes for workloads, and returns
+// its pods. What is going does not count.
+func (s *session) pods(ctx context.Context, namespace string, f *family) ([]*corev1.Pod, error) {
+	o := metav1.ListOptions{Limit: maxListed}
+	// Not everybody may list these: then their events are missing.
+	if jobs, err := s.clientset.BatchV1().Jobs(namespace).List(ctx, o); err == nil {
+		for i := range jobs.Items {
+			f.add("Job", &jobs.Items[i])
+		}
+	}
+	if sets, err := s.clientset.AppsV1().ReplicaSets(namespace).List(ctx, o); err == nil {
+		for i := range sets.Items {
+			f.add("ReplicaSet", &sets.Items[i])
+		}
+	}
+	if claims, err := s.clientset.CoreV1().PersistentVolumeClaims(namespace).List(ctx, o); err == nil {
+		for i := range claims.Items {
+			f.add("PersistentVolumeClaim", &claims.Items[i])
+		}
+	}
+	all, err := s.clientset.CoreV1().Pods(namespace).List(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("listing the pods of namespace %q: %w", namespace, err)
+	}
+	var pods []*corev1.Pod
+	for i := range all.Items {
+		pod := &all.Items[i]
+		if pod.DeletionTimestamp == nil && f.add("Pod", pod) {
+			pods = append(pods, pod)
+		}
+	}
+	return pods, nil
 }
 
 func selectorOf(u *unstructured.Unstructured) labels.Selector {
@@ -171,12 +241,15 @@ func isReady(pod *corev1.Pod) bool {
 	})
 }
 
-// warningLines lists the newest warnings about the workloads, each text once.
-func warningLines(events []corev1.Event, workloads []workload) []string {
-	slices.SortStableFunc(events, func(a, b corev1.Event) int { return eventTime(b).Compare(eventTime(a).Time) })
+// warningLines lists the newest warnings about a family since a time, each text once.
+func warningLines(events []corev1.Event, f *family, since time.Time) []string {
+	slices.SortStableFunc(events, func(a, b corev1.Event) int { return eventTime(b).Compare(eventTime(a)) })
 	var lines []string
 	for _, e := range events {
-		if !slices.ContainsFunc(workloads, func(w workload) bool { return w.concerns(e.InvolvedObject) }) {
+		// The node's clock may be behind that of the cluster, which gave the
+		// event its time of creation.
+		old := eventTime(e).Before(since) && e.CreationTimestamp.Time.Before(since)
+		if old || !f.has(e.InvolvedObject) {
 			continue
 		}
 		line := problem("event "+e.InvolvedObject.Kind+"/"+e.InvolvedObject.Name, e.Reason, e.Message)
@@ -187,14 +260,14 @@ func warningLines(events []corev1.Event, workloads []workload) []string {
 	return lines
 }
 
-func eventTime(e corev1.Event) metav1.Time {
+func eventTime(e corev1.Event) time.Time {
 	switch {
 	case e.Series != nil:
-		return metav1.Time{Time: e.Series.LastObservedTime.Time}
+		return e.Series.LastObservedTime.Time
 	case !e.LastTimestamp.IsZero():
-		return e.LastTimestamp
+		return e.LastTimestamp.Time
 	}
-	return metav1.Time{Time: e.EventTime.Time}
+	return e.EventTime.Time
 }
 
 func problem(where, reason, message string) string {

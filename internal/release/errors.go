@@ -46,16 +46,78 @@ type PendingError struct {
 	// "pending-rollback" or "uninstalling".
 	Status   string
 	Revision int
-	// Back is the revision to go back to with Revert. It is nil if there is
-	// none (the first install was interrupted, or an uninstall): then Revert
-	// can only uninstall.
+	// Holder is who holds the lease of the release, "HOST/PROCESS/RUN". It is
+	// empty if nobody does, and then no install is running that takes leases.
+	// One that was killed holds it until the next install takes it.
+	Holder string
+	// Back is the revision to go back to with Cluster.Revert. It is nil if there
+	// is none (the first install was interrupted, or an uninstall): then it can
+	// only uninstall.
 	Back *State
 }
 
 func (e *PendingError) Error() string {
-	return fmt.Sprintf("release %q in namespace %q is in state %q at revision %d: an operation is under way or was interrupted",
-		e.Release, e.Namespace, e.Status, e.Revision)
+	why := "an operation is under way or was interrupted"
+	if e.Holder != "" {
+		why = fmt.Sprintf("another install (%s) is running or was killed", e.Holder)
+	}
+	return fmt.Sprintf("release %q in namespace %q is in state %q at revision %d: %s", e.Release, e.Namespace, e.Status, e.Revision, why)
 }
+
+// BusyError says that another install is working on the release, or was until a
+// moment ago. Nothing was begun.
+type BusyError struct {
+	Release, Namespace string
+	// Holder is who, as its lease says: "HOST/PROCESS/RUN". Empty: it is not
+	// known, as for the Helm command, which takes no lease.
+	Holder string
+}
+
+func (e *BusyError) Error() string {
+	s := fmt.Sprintf("another install of release %q in namespace %q is running", e.Release, e.Namespace)
+	if e.Holder != "" {
+		s += " (" + e.Holder + ")"
+	}
+	return s
+}
+
+// OvertakenError says that a release is not changed back, or not worked on any
+// further, because its history was changed by another program.
+type OvertakenError struct {
+	Release, Namespace string
+	// Revision is the newest one that this program made or knows of, Newest the
+	// newest that there is; 0: there is none.
+	Revision, Newest int
+}
+
+func (e *OvertakenError) Error() string {
+	if e.Newest == e.Revision {
+		return fmt.Sprintf("revision %d of release %q was replaced by another program", e.Revision, e.Release)
+	}
+	return fmt.Sprintf("release %q was changed by another program: its newest revision was %d and now is %d", e.Release, e.Revision, e.Newest)
+}
+
+// LeaseError says that the lease that protects a release could not be taken, for
+// example for lack of rights, or was lost while it was needed.
+type LeaseError struct {
+	Lease, Namespace string
+	// Forbidden says that the rights to get, create, update and delete leases
+	// (coordination.k8s.io) in the namespace are missing.
+	Forbidden bool
+	// Lost says that it had been taken: another install may be running now.
+	Lost bool
+	Err  error
+}
+
+func (e *LeaseError) Error() string {
+	verb := "taking"
+	if e.Lost {
+		verb = "keeping"
+	}
+	return fmt.Sprintf("%s the lease %q in namespace %q: %v", verb, e.Lease, e.Namespace, e.Err)
+}
+
+func (e *LeaseError) Unwrap() error { return e.Err }
 
 // NoRevisionError says that the revision to go back to is not in the history.
 type NoRevisionError struct {

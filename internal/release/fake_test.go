@@ -2,10 +2,14 @@ package release
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,10 +22,12 @@ import (
 	kubefake "helm.sh/helm/v4/pkg/kube/fake"
 	"helm.sh/helm/v4/pkg/storage"
 	"helm.sh/helm/v4/pkg/storage/driver"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -55,8 +61,10 @@ func (f *fakeKube) Build(r io.Reader, _ bool) (kube.ResourceList, error) {
 	dec := yaml.NewDecoder(r)
 	for {
 		var m map[string]any
-		if err := dec.Decode(&m); err != nil {
+		if err := dec.Decode(&m); errors.Is(err, io.EOF) {
 			return list, nil
+		} else if err != nil {
+			return nil, err
 		}
 		u := &unstructured.Unstructured{Object: m}
 		switch u.GetKind() {
@@ -120,9 +128,12 @@ func call(f func() error) error {
 	return f()
 }
 
-func (w fakeWaiter) Wait(kube.ResourceList, time.Duration) error            { return call(w.f.wait) }
-func (w fakeWaiter) WaitWithJobs(kube.ResourceList, time.Duration) error    { return call(w.f.wait) }
-func (w fakeWaiter) WaitForDelete(kube.ResourceList, time.Duration) error   { return call(w.f.gone) }
+func (w fakeWaiter) Wait(kube.ResourceList, time.Duration) error { return call(w.f.wait) }
+
+func (w fakeWaiter) WaitWithJobs(kube.ResourceList, time.Duration) error { return call(w.f.wait) }
+
+func (w fakeWaiter) WaitForDelete(kube.ResourceList, time.Duration) error { return call(w.f.gone) }
+
 func (w fakeWaiter) WatchUntilReady(kube.ResourceList, time.Duration) error { return call(w.f.hook) }
 
 // fakeCluster is a Cluster over a fakeKube, Helm's memory driver, and a small
@@ -132,6 +143,8 @@ type fakeCluster struct {
 	kube   *fakeKube
 	memory *driver.Memory
 	store  driver.Driver // what sessions use; tests may wrap memory
+	leases *fakeLeases
+	mu     sync.Mutex
 	api    map[string]string
 	posts  []string
 }
@@ -141,29 +154,22 @@ func newFake(t testing.TB) *fakeCluster {
 	f := &fakeCluster{
 		kube:   &fakeKube{PrintingKubeClient: &kubefake.PrintingKubeClient{Out: io.Discard, LogOutput: io.Discard}},
 		memory: driver.NewMemory(),
+		leases: &fakeLeases{},
 		api:    map[string]string{},
 	}
 	f.memory.SetNamespace("shop")
 	f.store = f.memory
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		if r.Method == http.MethodPost {
-			f.posts = append(f.posts, r.URL.Path)
-			_, _ = io.Copy(w, r.Body)
-			return
-		}
-		answer, ok := f.api[r.URL.Path]
-		if !ok {
-			w.WriteHeader(http.StatusNotFound)
-			answer = `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`
-		}
-		_, _ = io.WriteString(w, answer)
-	}))
+	srv := httptest.NewServer(f)
 	t.Cleanup(srv.Close)
-	f.Cluster = &Cluster{server: srv.URL, log: slog.New(slog.DiscardHandler), timeout: time.Minute}
+	f.Cluster = &Cluster{
+		server: srv.URL, log: slog.New(slog.DiscardHandler), timeout: time.Minute,
+		lease: leaseTimes{
+			duration: time.Minute, grace: time.Minute, renewal: 50 * time.Millisecond, attempt: 10 * time.Second, poll: 5 * time.Millisecond,
+		},
+	}
 	f.open = func(ctx context.Context, _ string) (*session, error) {
 		clientset, err := kubernetes.NewForConfig(&rest.Config{
-			Host: srv.URL, Transport: &gate{next: http.DefaultTransport, ctx: ctx},
+			Host: srv.URL, Transport: &gate{next: http.DefaultTransport, ctx: ctx}, QPS: 1000, Burst: 1000,
 			ContentConfig: rest.ContentConfig{ContentType: "application/json"},
 		})
 		if err != nil {
@@ -173,13 +179,145 @@ func newFake(t testing.TB) *fakeCluster {
 		cfg.Capabilities = &common.Capabilities{
 			KubeVersion: common.KubeVersion{Version: "v1.34.0", Major: "1", Minor: "34"}, APIVersions: common.DefaultVersionSet,
 		}
-		cfg.Releases = storage.Init(&records{Driver: f.store})
+		stored := &records{Driver: f.store}
+		cfg.Releases = storage.Init(stored)
 		cfg.Releases.SetLogger(slog.DiscardHandler)
 		wrapped := &client{Interface: f.kube, ctx: ctx}
 		cfg.KubeClient = wrapped
-		return &session{cfg: cfg, kube: wrapped, clientset: clientset}, nil
+		return &session{cfg: cfg, kube: wrapped, records: stored, clientset: clientset}, nil
 	}
 	return f
+}
+
+func (f *fakeCluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	if strings.Contains(r.URL.Path, "/leases") {
+		f.leases.ServeHTTP(w, r)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r.Method == http.MethodPost {
+		f.posts = append(f.posts, r.URL.Path)
+		object, _ := io.ReadAll(r.Body)
+		f.api[r.URL.Path+"/shop"] = string(object)
+		_, _ = w.Write(object)
+		return
+	}
+	answer, ok := f.api[r.URL.Path]
+	if !ok {
+		refuse(w, http.StatusNotFound, metav1.StatusReasonNotFound)
+		return
+	}
+	_, _ = io.WriteString(w, answer)
+}
+
+func refuse(w http.ResponseWriter, code int, reason metav1.StatusReason) {
+	w.WriteHeader(code)
+	_, _ = fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"code":%d}`, reason, code)
+}
+
+// fakeLeases is the part of an API server that keeps leases.
+type fakeLeases struct {
+	mu      sync.Mutex
+	lease   *coordinationv1.Lease
+	version int
+	refuse  func(method string) (code int, reason metav1.StatusReason) // 0: it does not
+}
+
+// put has somebody else write the lease; nil deletes it.
+func (f *fakeLeases) put(l *coordinationv1.Lease) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.write(l)
+}
+
+func (f *fakeLeases) write(l *coordinationv1.Lease) {
+	f.version++
+	if l != nil {
+		l.ResourceVersion = strconv.Itoa(f.version)
+		if l.UID == "" {
+			l.UID = types.UID("uid-" + l.ResourceVersion)
+		}
+	}
+	f.lease = l
+}
+
+func (f *fakeLeases) holder() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.lease == nil {
+		return ""
+	}
+	return holderOf(f.lease)
+}
+
+func (f *fakeLeases) setRefuse(refuse func(method string) (int, metav1.StatusReason)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refuse = refuse
+}
+
+func (f *fakeLeases) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refuse != nil {
+		if code, reason := f.refuse(r.Method); code != 0 {
+			refuse(w, code, reason)
+			return
+		}
+	}
+	if f.lease == nil && r.Method != http.MethodPost {
+		refuse(w, http.StatusNotFound, metav1.StatusReasonNotFound)
+		return
+	}
+	switch r.Method {
+	case http.MethodDelete:
+		var o metav1.DeleteOptions
+		_ = json.Unmarshal(body, &o)
+		if *o.Preconditions.UID != f.lease.UID || *o.Preconditions.ResourceVersion != f.lease.ResourceVersion {
+			refuse(w, http.StatusConflict, metav1.StatusReasonConflict)
+			return
+		}
+		f.write(nil)
+		_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Success"}`)
+		return
+	case http.MethodPost, http.MethodPut:
+		l := &coordinationv1.Lease{}
+		_ = json.Unmarshal(body, l)
+		if r.Method == http.MethodPost && f.lease != nil {
+			refuse(w, http.StatusConflict, metav1.StatusReasonAlreadyExists)
+			return
+		}
+		if r.Method == http.MethodPut && l.ResourceVersion != f.lease.ResourceVersion {
+			refuse(w, http.StatusConflict, metav1.StatusReasonConflict)
+			return
+		}
+		f.write(l)
+	}
+	_ = json.NewEncoder(w).Encode(f.lease)
+}
+
+// begin begins an operation that ends with the test.
+func (f *fakeCluster) begin(t testing.TB, r Release) *Operation {
+	t.Helper()
+	o, err := f.Begin(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { o.End(context.Background()) })
+	return o
+}
+
+// Apply is a whole operation.
+func (f *fakeCluster) Apply(ctx context.Context, r Release) (Result, error) {
+	o, err := f.Begin(ctx, r)
+	if err != nil {
+		return Result{}, err
+	}
+	defer o.End(ctx)
+	return o.Apply(ctx)
 }
 
 // has says whether the cluster was asked for something.

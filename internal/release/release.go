@@ -3,6 +3,8 @@ package release
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -46,10 +48,10 @@ type Release struct {
 	Timeout time.Duration
 }
 
-// Result is what Apply did.
+// Result is what Apply did. It is empty if nothing was begun.
 type Result struct {
 	Action string // ActionInstall or ActionUpgrade
-	// Revision is the one that was made; 0 if it did not come to that.
+	// Revision is the one that was made; 0 if that is not known.
 	Revision int
 	// Previous is the revision to go back to; nil if there is none.
 	Previous *State
@@ -73,6 +75,7 @@ func (c *Cluster) Current(ctx context.Context, name, namespace string) (*State, 
 		return nil, err
 	}
 	if err := h.pending(name, namespace); err != nil {
+		err.Holder = s.leaseHolder(ctx, name, namespace)
 		return nil, err
 	}
 	return h.back(), nil
@@ -140,7 +143,7 @@ func (h history) back() *State {
 	return nil
 }
 
-func (h history) pending(name, namespace string) error {
+func (h history) pending(name, namespace string) *PendingError {
 	last := h.last()
 	if last == nil || (!last.Info.Status.IsPending() && last.Info.Status != common.StatusUninstalling) {
 		return nil
@@ -171,28 +174,88 @@ func (f postRenderer) Run(in *bytes.Buffer) (*bytes.Buffer, error) {
 	return bytes.NewBuffer(out), nil
 }
 
-// Apply installs a release, or upgrades it if it is installed, and waits until
-// it is ready. The namespace is created if it is missing. When Apply returns,
-// nothing of it is running any more, whatever became of ctx.
+// Operation is the exclusive right to change a release, from [Cluster.Begin] to
+// End, and what was done with it. It must not be used by two at the same time.
+type Operation struct {
+	cluster *Cluster
+	release Release
+	run     string // see records
+	lease   *lease
+
+	begun    bool // something may have to go back
+	previous *State
+	made     *releasev1.Release // by Apply; nil: not known
+}
+
+// Begin takes the lease of a release, see the package documentation; before that
+// it creates the namespace if that is missing. It may take a minute, to find out
+// that somebody who held the lease is dead. Every Operation must be ended.
 //
-// It takes nothing back. If it fails, the Result still says what was begun, for
-// [Cluster.Revert]. Errors are those of [chart.Chart.CheckValues], a
-// *[PendingError] before anything is done, and a *[FailedError].
-func (c *Cluster) Apply(ctx context.Context, r Release) (Result, error) {
+// Errors are those of [chart.Chart.CheckValues], a *[BusyError] and a
+// *[LeaseError]; nothing but the namespace was changed then.
+func (c *Cluster) Begin(ctx context.Context, r Release) (*Operation, error) {
 	if err := ctx.Err(); err != nil {
-		return Result{}, err
+		return nil, err
 	}
 	if r.Chart == nil {
-		return Result{}, fmt.Errorf("installing release %q: no chart is given", r.Name)
+		return nil, fmt.Errorf("installing release %q: no chart is given", r.Name)
+	}
+	if err := chartutil.ValidateReleaseName(r.Name); err != nil {
+		return nil, fmt.Errorf("installing release %q: %w", r.Name, err)
 	}
 	unchecked, err := r.Chart.CheckValues(r.Values)
 	if err != nil {
-		return Result{}, err
+		return nil, err
 	}
 	for _, address := range unchecked {
 		c.log.InfoContext(ctx, "values are not checked against a remote schema", "release", r.Name, "schema", address)
 	}
+	if r.Timeout <= 0 {
+		r.Timeout = c.timeout
+	}
 	s, err := c.open(ctx, r.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.ensureNamespace(ctx, r.Namespace); err != nil {
+		return nil, err
+	}
+	o := &Operation{cluster: c, release: r}
+	if o.run, o.lease, err = c.hold(ctx, r.Name, r.Namespace); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// hold takes the lease of a release for a new run.
+func (c *Cluster) hold(ctx context.Context, name, namespace string) (run string, l *lease, err error) {
+	id := make([]byte, 8)
+	_, _ = rand.Read(id) // never fails
+	run = hex.EncodeToString(id)
+	if l, err = c.newLease(ctx, name, namespace, run); err != nil {
+		return "", nil, err
+	}
+	return run, l, l.take(ctx)
+}
+
+// End gives the right back. It does so, too, after ctx has ended.
+func (o *Operation) End(ctx context.Context) { o.lease.giveBack(ctx) }
+
+// Apply installs the release, or upgrades it if it is installed, and waits until
+// it is ready. When Apply returns, nothing of it is running any more, whatever
+// became of ctx.
+//
+// It takes nothing back. If it fails, the Result says what was begun, for
+// Revert. Errors are a *[PendingError] and a *[BusyError], with which nothing
+// was begun, and a *[FailedError]. It can be called once.
+func (o *Operation) Apply(ctx context.Context) (Result, error) {
+	if err := ctx.Err(); err != nil {
+		return Result{}, err
+	}
+	ctx, cancel := o.lease.bind(ctx)
+	defer cancel()
+	r := o.release
+	s, err := o.open(ctx)
 	if err != nil {
 		return Result{}, err
 	}
@@ -203,13 +266,11 @@ func (c *Cluster) Apply(ctx context.Context, r Release) (Result, error) {
 	if err := h.pending(r.Name, r.Namespace); err != nil {
 		return Result{}, err
 	}
+	s.records.watch(h)
 	result := Result{Action: ActionUpgrade, Previous: h.back()}
 	last := h.last()
 	if last == nil || last.Info.Status == common.StatusUninstalled {
 		result.Action, result.Previous = ActionInstall, nil
-	}
-	if r.Timeout <= 0 {
-		r.Timeout = c.timeout
 	}
 
 	var rel helmrelease.Releaser
@@ -218,10 +279,16 @@ func (c *Cluster) Apply(ctx context.Context, r Release) (Result, error) {
 	} else {
 		rel, err = s.upgrade(ctx, r)
 	}
-	done, relErr := asRelease(rel)
-	if relErr == nil {
-		result.Revision = s.recorded(done)
+	var unknown error
+	if result.Revision, unknown = s.records.made(); result.Revision == 0 && unknown == nil {
+		return Result{}, s.notBegun(ctx, r, result.Action, err)
 	}
+	o.begun, o.previous = true, result.Previous
+	if unknown == nil {
+		o.made = s.records.tried
+	}
+
+	done, relErr := asRelease(rel)
 	if err == nil {
 		err = relErr
 	}
@@ -237,12 +304,31 @@ func (c *Cluster) Apply(ctx context.Context, r Release) (Result, error) {
 	return result, nil
 }
 
-func (s *session) install(ctx context.Context, r Release, replace bool) (helmrelease.Releaser, error) {
-	ch, err := r.Chart.HelmChart()
+func (o *Operation) open(ctx context.Context) (*session, error) {
+	s, err := o.cluster.open(ctx, o.release.Namespace)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.ensureNamespace(ctx, r.Namespace); err != nil {
+	s.records.run = o.run
+	return s, nil
+}
+
+// notBegun is the error of an Apply that did not come to create a record. Who
+// creates the record of a revision has the right to it: the other was quicker.
+func (s *session) notBegun(ctx context.Context, r Release, action string, err error) error {
+	var overtaken *OvertakenError
+	if errors.Is(err, driver.ErrReleaseExists) || errors.As(err, &overtaken) {
+		return &BusyError{Release: r.Name, Namespace: r.Namespace}
+	}
+	if err == nil {
+		err = errors.New("it has no record")
+	}
+	return s.failed(ctx, FailedError{Action: action, Release: r.Name, Namespace: r.Namespace, Err: err})
+}
+
+func (s *session) install(ctx context.Context, r Release, replace bool) (helmrelease.Releaser, error) {
+	ch, err := r.Chart.HelmChart()
+	if err != nil {
 		return nil, err
 	}
 	a := action.NewInstall(s.cfg)
@@ -305,26 +391,31 @@ func (s *session) ensureNamespace(ctx context.Context, name string) error {
 	return nil
 }
 
-// recorded is the revision of a release if the cluster has a record of it.
-func (s *session) recorded(r *releasev1.Release) int {
-	if _, err := s.cfg.Releases.Get(r.Name, r.Version); errors.Is(err, driver.ErrReleaseNotFound) {
-		return 0
-	}
-	return r.Version
-}
-
 // confirm makes sure that the record says "deployed": an install that could not
-// write that counts as a success to Helm, and as interrupted the next time.
+// write that counts as a success to Helm, and as interrupted the next time. A
+// record that is gone, or another's, is not written: somebody uninstalled what
+// was being installed.
 func (s *session) confirm(r *releasev1.Release) error {
-	rel, err := s.cfg.Releases.Get(r.Name, r.Version)
-	if err == nil {
-		var stored *releasev1.Release
-		if stored, err = asRelease(rel); err == nil && stored.Info.Status == common.StatusDeployed {
-			return nil
-		}
+	overtaken := &OvertakenError{Release: r.Name, Namespace: r.Namespace, Revision: r.Version}
+	found, err := s.cfg.Releases.Get(r.Name, r.Version)
+	if errors.Is(err, driver.ErrReleaseNotFound) {
+		return overtaken
 	}
-	if updateErr := s.cfg.Releases.Update(r); updateErr != nil {
-		return fmt.Errorf("recording that revision %d is deployed: %w", r.Version, errors.Join(updateErr, err))
+	var stored *releasev1.Release
+	if err == nil {
+		stored, err = asRelease(found)
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("checking that revision %d is recorded: %w", r.Version, err)
+	case !s.records.owns(stored):
+		overtaken.Newest = stored.Version
+		return overtaken
+	case stored.Info.Status == common.StatusDeployed:
+		return nil
+	}
+	if err := s.cfg.Releases.Update(r); err != nil {
+		return fmt.Errorf("recording that revision %d is deployed: %w", r.Version, err)
 	}
 	return nil
 }
@@ -334,7 +425,7 @@ func (s *session) failed(ctx context.Context, e FailedError) error {
 	if e.Hook == "" {
 		e.Objects = s.kube.notReady
 	}
-	if err := ctx.Err(); err != nil && !errors.Is(e.Err, err) {
+	if err := context.Cause(ctx); err != nil && !errors.Is(e.Err, err) {
 		e.Err = fmt.Errorf("%w: %w", err, e.Err)
 	}
 	return &e

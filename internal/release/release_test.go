@@ -281,6 +281,7 @@ func TestPending(t *testing.T) {
 				put(t, c, 1, common.StatusDeployed)
 			}
 			put(t, c, 2, tt.status)
+			c.api["/api/v1/namespaces/shop"] = `{}`
 			_, err := c.Current(t.Context(), "eu", "shop")
 			var pe *PendingError
 			if !errors.As(err, &pe) || pe.Status != tt.status.String() || pe.Revision != 2 || (pe.Back != nil) != tt.back {

@@ -11,15 +11,88 @@ import (
 	"helm.sh/helm/v4/pkg/kube"
 	"helm.sh/helm/v4/pkg/release/common"
 	releasev1 "helm.sh/helm/v4/pkg/release/v1"
+	"helm.sh/helm/v4/pkg/storage/driver"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
+// Revert takes back what Apply did: to the revision that was deployed before, or
+// by uninstalling. It changes nothing that this Operation did not make: if the
+// newest revision is another's, it refuses with an *[OvertakenError]. If the
+// record of a first install was deleted meanwhile, it is put back, so that what
+// it lists can be uninstalled. Otherwise Revert is like [Cluster.Revert]; it may
+// be repeated until it succeeds.
+//
+// If the lease was lost, it is taken again first, with the errors of
+// [Cluster.Begin].
+func (o *Operation) Revert(ctx context.Context) error {
+	if err := ctx.Err(); err != nil || !o.begun {
+		return err
+	}
+	if err := o.lease.retake(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := o.lease.bind(ctx)
+	defer cancel()
+	s, err := o.open(ctx)
+	if err != nil {
+		return err
+	}
+	h, err := s.history(o.release.Name)
+	if err != nil {
+		return err
+	}
+	if h.last() == nil && o.made != nil && o.previous == nil {
+		if h, err = s.restore(o.made); err != nil {
+			return err
+		}
+	}
+	if last := h.last(); last != nil && !s.records.owns(last) {
+		return o.overtaken(s, h)
+	}
+	if err := s.revert(ctx, o.cluster, o.release.Name, o.release.Namespace, h, o.previous); err != nil {
+		return err
+	}
+	o.begun = false
+	return nil
+}
+
+// overtaken says why a history whose newest revision is not this operation's is
+// not changed. There is no reason if it turns out that the operation made none.
+func (o *Operation) overtaken(s *session, h history) error {
+	e := &OvertakenError{Release: o.release.Name, Namespace: o.release.Namespace, Newest: h.last().Version}
+	for _, r := range h {
+		if s.records.owns(r) {
+			e.Revision = r.Version
+		}
+	}
+	if e.Revision == 0 && o.made != nil {
+		e.Revision = o.made.Version
+	}
+	if e.Revision == 0 {
+		return nil
+	}
+	return e
+}
+
+// restore puts a record back that was deleted.
+func (s *session) restore(made *releasev1.Release) (history, error) {
+	r, info := *made, *made.Info
+	r.Info = &info
+	r.SetStatus(common.StatusFailed, "the record was deleted while the release was being installed")
+	err := s.cfg.Releases.Create(&r)
+	if errors.Is(err, driver.ErrReleaseExists) {
+		err = &OvertakenError{Release: r.Name, Namespace: r.Namespace, Revision: r.Version, Newest: r.Version}
+	}
+	return history{&r}, err
+}
+
 // Revert takes a release back to a revision that it had, or, if to is nil,
-// uninstalls it and drops its history once its objects are gone. It may be repeated until it succeeds, and
-// does nothing where nothing is left to do. Hooks of the newest revision that
-// are still running are stopped first, so that they do not go on changing what
-// is being put back.
+// uninstalls it and drops its history once its objects are gone. It is for
+// releases that were left behind; what an [Operation] did is taken back by that.
+// It may be repeated until it succeeds, and does nothing where nothing is left to
+// do. Hooks of the newest revision that are still running are stopped first, so
+// that they do not go on changing what is being put back.
 //
 // A way back to a revision forces conflicts of server-side apply. An uninstall
 // runs the hooks for deletion; if it fails with them, it is tried without, since
@@ -27,7 +100,9 @@ import (
 // with the annotation that [chart.KeepData] sets stay, and so do the objects of
 // crds/ and the namespace. The next Apply finds and takes over what stayed.
 //
-// Errors are a *[NoRevisionError] and a *[FailedError].
+// It takes the lease of the release, with the errors of [Cluster.Begin]. Others
+// are a *[NoRevisionError], and a *[FailedError], which wraps an
+// *[OvertakenError] where somebody else changed the release at the same time.
 func (c *Cluster) Revert(ctx context.Context, name, namespace string, to *State) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -37,9 +112,29 @@ func (c *Cluster) Revert(ctx context.Context, name, namespace string, to *State)
 		return err
 	}
 	h, err := s.history(name)
+	if err != nil || (len(h) == 0 && to == nil) {
+		return err
+	}
+	run, l, err := c.hold(ctx, name, namespace)
 	if err != nil {
 		return err
 	}
+	defer l.giveBack(ctx)
+	ctx, cancel := l.bind(ctx)
+	defer cancel()
+	if s, err = c.open(ctx, namespace); err != nil {
+		return err
+	}
+	s.records.run = run
+	if h, err = s.history(name); err != nil {
+		return err
+	}
+	return s.revert(ctx, c, name, namespace, h, to)
+}
+
+// revert changes the release with this history, whose lease is held.
+func (s *session) revert(ctx context.Context, c *Cluster, name, namespace string, h history, to *State) error {
+	s.records.watch(h)
 	last := h.last()
 	e := FailedError{Action: ActionUninstall, Release: name, Namespace: namespace}
 	if to == nil {
@@ -61,6 +156,9 @@ func (c *Cluster) Revert(ctx context.Context, name, namespace string, to *State)
 		e.Action = ActionRollback
 		if e.Err = s.stopHooks(ctx, c, last); e.Err == nil {
 			e.Err = s.rollback(ctx, c, h[i])
+		}
+		if errors.Is(e.Err, driver.ErrReleaseExists) {
+			e.Err = &OvertakenError{Release: name, Namespace: namespace, Revision: last.Version, Newest: last.Version + 1}
 		}
 		if e.Err != nil {
 			e.Revision, e.Hook = s.closeRollback(name, last)
@@ -90,7 +188,7 @@ func (s *session) rollback(ctx context.Context, c *Cluster, to *releasev1.Releas
 // still going on.
 func (s *session) closeRollback(name string, before *releasev1.Release) (revision int, hook string) {
 	h, err := s.history(name)
-	if err != nil || h.last() == nil || h.last().Version == before.Version {
+	if err != nil || h.last() == nil || h.last().Version == before.Version || !s.records.owns(h.last()) {
 		return 0, ""
 	}
 	last := h.last()
