@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -12,21 +13,27 @@ import (
 var ErrInvalid = errors.New("invalid manifest")
 
 var (
-	namePattern     = regexp.MustCompile(`\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z`)
-	platformPattern = regexp.MustCompile(`\A[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?\z`)
-	digestPattern   = regexp.MustCompile(`\Asha256:[0-9a-f]{64}\z`)
-	mediaPattern    = regexp.MustCompile(`\A[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}\z`)
+	namePattern     = lazily(`\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z`)
+	platformPattern = lazily(`\A[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?\z`)
+	digestPattern   = lazily(`\Asha256:[0-9a-f]{64}\z`)
+	mediaPattern    = lazily(`\A[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}\z`)
 	// sourcePattern bounds what a reference may be made of; internal/oci parses it in full.
-	sourcePattern = regexp.MustCompile(`\A[a-zA-Z0-9.-]+(?::[0-9]{1,5})?/[a-z0-9][a-z0-9._/-]*(?::[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?\z`)
+	sourcePattern = lazily(`\A[a-zA-Z0-9.-]+(?::[0-9]{1,5})?/[a-z0-9][a-z0-9._/-]*(?::[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?\z`)
 	// versionPattern is the grammar of semver 2.0.0.
-	versionPattern = regexp.MustCompile(`\A(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)` +
+	versionPattern = lazily(`\A(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)` +
 		`(?:-(?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*)?` +
 		`(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?\z`)
 	// chartVersionPattern is wider, since Helm takes versions such as "1.2" and "v1.2.3".
-	chartVersionPattern = regexp.MustCompile(`\A[0-9a-zA-Z][0-9a-zA-Z.+-]{0,127}\z`)
-	chartPattern        = regexp.MustCompile(`\A[a-zA-Z0-9][a-zA-Z0-9._-]{0,252}\z`)
-	dnsPattern          = regexp.MustCompile(`\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z`)
+	chartVersionPattern = lazily(`\A[0-9a-zA-Z][0-9a-zA-Z.+-]{0,127}\z`)
+	chartPattern        = lazily(`\A[a-zA-Z0-9][a-zA-Z0-9._-]{0,252}\z`)
+	dnsPattern          = lazily(`\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z`)
 )
+
+// lazily compiles a pattern when it is first used: most commands need few of them, and all of
+// them would be compiled at each start.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 // plain reports whether s can be shown at a terminal: at most 1024 bytes, no control
 // characters, and none that change the direction or the lines of a text.
@@ -39,7 +46,7 @@ func plain(s string) bool {
 // CheckName reports whether s can name a bundle: a DNS label, since it becomes part of file
 // names, tags and Kubernetes objects.
 func CheckName(s string) error {
-	if !namePattern.MatchString(s) {
+	if !namePattern().MatchString(s) {
 		return fmt.Errorf("name %q is not made of lower-case letters, digits and dashes (at most 63, no dash at either end)", s)
 	}
 	return nil
@@ -47,7 +54,7 @@ func CheckName(s string) error {
 
 // CheckVersion reports whether s is a semantic version (semver 2.0.0, without a leading v).
 func CheckVersion(s string) error {
-	if !versionPattern.MatchString(s) || len(s) > 128 {
+	if !versionPattern().MatchString(s) || len(s) > 128 {
 		return fmt.Errorf("version %q is not a semantic version such as 1.2.3 or 1.2.3-rc.1", s)
 	}
 	return nil
@@ -55,7 +62,7 @@ func CheckVersion(s string) error {
 
 // CheckPlatform reports whether s is written as os/arch or os/arch/variant.
 func CheckPlatform(s string) error {
-	if !platformPattern.MatchString(s) || len(s) > 64 {
+	if !platformPattern().MatchString(s) || len(s) > 64 {
 		return fmt.Errorf("platform %q is not written as os/arch or os/arch/variant", s)
 	}
 	return nil
@@ -63,7 +70,7 @@ func CheckPlatform(s string) error {
 
 // CheckRelease reports whether s can name a Helm release (at most 53 characters).
 func CheckRelease(s string) error {
-	if !dnsPattern.MatchString(s) || len(s) > 53 {
+	if !dnsPattern().MatchString(s) || len(s) > 53 {
 		return fmt.Errorf("release %q is not made of lower-case letters, digits and dashes (at most 53)", s)
 	}
 	return nil
@@ -71,7 +78,7 @@ func CheckRelease(s string) error {
 
 // CheckNamespace reports whether s can name a Kubernetes namespace (RFC 1123 label).
 func CheckNamespace(s string) error {
-	if !dnsPattern.MatchString(s) {
+	if !dnsPattern().MatchString(s) {
 		return fmt.Errorf("namespace %q is not made of lower-case letters, digits and dashes (at most 63)", s)
 	}
 	return nil
@@ -79,7 +86,7 @@ func CheckNamespace(s string) error {
 
 // CheckDigest reports whether s is a sha256 digest in its one spelling.
 func CheckDigest(s string) error {
-	if !digestPattern.MatchString(s) {
+	if !digestPattern().MatchString(s) {
 		return fmt.Errorf("digest %q is not sha256: and 64 lower-case hex digits", s)
 	}
 	return nil
@@ -104,7 +111,7 @@ func (m *Manifest) validate() error {
 	if err := errors.Join(CheckName(m.Name), CheckVersion(m.Version)); err != nil {
 		return err
 	}
-	if !namePattern.MatchString(m.Channel) {
+	if !namePattern().MatchString(m.Channel) {
 		return fmt.Errorf("channel %q is not made of lower-case letters, digits and dashes", m.Channel)
 	}
 	if t, err := time.Parse(time.RFC3339, m.Created); err != nil || t.UTC().Format(time.RFC3339) != m.Created || t.Year() < 1970 {
@@ -168,7 +175,7 @@ func checkDescriptor(d Descriptor, limit int64) error {
 	if err := CheckDigest(d.Digest); err != nil {
 		return err
 	}
-	if !mediaPattern.MatchString(d.MediaType) {
+	if !mediaPattern().MatchString(d.MediaType) {
 		return fmt.Errorf("%s: media type %q is malformed", d.Digest, d.MediaType)
 	}
 	if d.Size < 0 || d.Size > limit {
@@ -211,7 +218,7 @@ func (m *Manifest) validateImages(blobs map[string]*Blob) error {
 }
 
 func (img *Image) validate(blobs map[string]*Blob) error {
-	if len(img.Source) > 512 || !sourcePattern.MatchString(img.Source) {
+	if len(img.Source) > 512 || !sourcePattern().MatchString(img.Source) {
 		return errors.New("is not a fully qualified reference")
 	}
 	if err := carried(blobs, Descriptor{img.Digest, img.MediaType, img.Size}, MaxOCIManifestBytes); err != nil {
@@ -289,7 +296,7 @@ func (m *Manifest) validateCharts(blobs map[string]*Blob) error {
 }
 
 func (c *Chart) validate(blobs map[string]*Blob) error {
-	if !chartPattern.MatchString(c.Name) || !chartVersionPattern.MatchString(c.Version) {
+	if !chartPattern().MatchString(c.Name) || !chartVersionPattern().MatchString(c.Version) {
 		return fmt.Errorf("malformed name or version %q", c.Version)
 	}
 	if !plain(c.AppVersion) {

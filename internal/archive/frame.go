@@ -44,9 +44,13 @@ func checksum(content []byte) uint32 { return uint32(xxhash.Sum64(content)) }
 
 // appendFrame appends the one frame that holds content, raw blocks only.
 func appendFrame(dst, content []byte) []byte {
+	return appendSummed(dst, content, checksum(content))
+}
+
+// appendSummed is appendFrame where the checksum of content is known already.
+func appendSummed(dst, content []byte, sum uint32) []byte {
 	dst = append(dst, frameStart...)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(content)))
-	sum := checksum(content)
 	for len(content) > 0 {
 		n := min(len(content), blockContent)
 		dst = appendBlockHeader(dst, n, n == len(content))

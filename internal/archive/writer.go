@@ -114,9 +114,10 @@ func (w *Writer) WriteEntry(ctx context.Context, i int, r io.Reader, written fun
 	e := w.layout.entries[i]
 	at, frame := w.layout.offsets[i], w.layout.frameIndex[i]
 	put := func(content, buf []byte) error {
-		w.sums[frame] = checksum(content)
+		sum := checksum(content)
+		w.sums[frame] = sum
 		frame++
-		buf = appendFrame(buf[:0], content)
+		buf = appendSummed(buf[:0], content, sum)
 		if _, err := w.file.WriteAt(buf, at); err != nil {
 			return fmt.Errorf("writing %s: %w", e.Name, err)
 		}

@@ -8,6 +8,8 @@
 # The built programs stay in ${SEALIFT_E2E_CACHE:-${XDG_CACHE_HOME:-~/.cache}/sealift-e2e}/VERSION.
 # A second run finds them there and builds nothing.
 set -euo pipefail
+# Not the flags of the product: Kubernetes is to be built as it is meant.
+export GOFLAGS="-trimpath -buildvcs=false"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # A program that the site runs, and the Debian package it comes in.

@@ -21,6 +21,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"github.com/sigstore/cosign/v2/pkg/cosign"
 	cbundle "github.com/sigstore/cosign/v2/pkg/cosign/bundle"
@@ -78,7 +79,12 @@ func LoadSigner(private, password []byte) (*Signer, error) {
 	if block.Type != cosign.SigstorePrivateKeyPemType && block.Type != cosign.CosignPrivateKeyPemType {
 		return nil, fmt.Errorf("reading private key: PEM block of type %q, want %q: %w", block.Type, cosign.SigstorePrivateKeyPemType, ErrKey)
 	}
+	// Deriving the key from the password (scrypt) takes 64 MiB, once, and that is the most that
+	// packing ever takes. Left to the collector they would stay, on top of what starting left
+	// behind, and its next goal would be twice as much.
+	debug.FreeOSMemory()
 	sv, err := cosign.LoadPrivateKey(private, password, &[]signature.LoadOption{})
+	debug.FreeOSMemory()
 	if err != nil {
 		// The library tells a wrong password from a malformed key only by text.
 		return nil, fmt.Errorf("decrypting private key: %w (%w)", ErrPassword, err)
