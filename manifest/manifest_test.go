@@ -147,13 +147,15 @@ func TestRules(t *testing.T) {
 		"no reason":                 func(m *manifest.Manifest) { m.Images[0].Reasons = nil },
 		"unknown reason":            func(m *manifest.Manifest) { m.Images[0].Reasons[0].Kind = "guess" },
 		"escape sequence":           func(m *manifest.Manifest) { m.Images[0].Reasons[0].Object = "\x1b[31mred" },
-		"child twice":               func(m *manifest.Manifest) { m.Images[0].Children = append(m.Images[0].Children, m.Images[0].Children[0]) },
-		"derived without children":  func(m *manifest.Manifest) { m.Images[0].Children = nil },
-		"derived is the original":   func(m *manifest.Manifest) { m.Images[0].Derived.Digest, m.Images[0].Derived.Size = idxDigest, 20 },
-		"release":                   func(m *manifest.Manifest) { m.Charts[0].Release = "Shop" },
-		"release too long":          func(m *manifest.Manifest) { m.Charts[0].Release = strings.Repeat("a", 54) },
-		"namespace":                 func(m *manifest.Manifest) { m.Charts[0].Namespace = "a/b" },
-		"release twice":             func(m *manifest.Manifest) { m.Charts = append(m.Charts, m.Charts[0]) },
+		"child twice": func(m *manifest.Manifest) {
+			m.Images[0].Children = append(m.Images[0].Children, m.Images[0].Children[0])
+		},
+		"derived without children": func(m *manifest.Manifest) { m.Images[0].Children = nil },
+		"derived is the original":  func(m *manifest.Manifest) { m.Images[0].Derived.Digest, m.Images[0].Derived.Size = idxDigest, 20 },
+		"release":                  func(m *manifest.Manifest) { m.Charts[0].Release = "Shop" },
+		"release too long":         func(m *manifest.Manifest) { m.Charts[0].Release = strings.Repeat("a", 54) },
+		"namespace":                func(m *manifest.Manifest) { m.Charts[0].Namespace = "a/b" },
+		"release twice":            func(m *manifest.Manifest) { m.Charts = append(m.Charts, m.Charts[0]) },
 		"one chart, two contents": func(m *manifest.Manifest) {
 			c := m.Charts[0]
 			c.Release = "other"

@@ -37,7 +37,7 @@ func TestReferences(t *testing.T) {
 		"registry.example.com:443/A/b:1":     "",
 		"registry.example.com/a:b:c":         "",
 		"":                                   "",
-		" nginx":                             "",
+		"nginx :1":                           "",
 		"registry.example.com/a@sha512:00":   "",
 		"https://registry.example.com/a/b:1": "",
 	} {
