@@ -44,7 +44,7 @@ demo: build ## pack, carry and install two small images, on this machine
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## check the code, with the dependency rule
 	CGO_ENABLED=0 $< run ./... ./testdata/demo/...
-	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'gofmt would change:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	go mod tidy -diff
 
 $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION):

@@ -5,15 +5,13 @@ package main
 import (
 	"context"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/sealift/sealift/internal/cli"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal ends the work in order; from then on a second one ends the process.
-	context.AfterFunc(ctx, stop)
-	os.Exit(cli.Run(ctx, os.Args[1:], cli.OS()))
+	ctx, stop := cli.WithSignals(context.Background())
+	code := cli.Run(ctx, os.Args[1:], cli.OS())
+	stop()
+	os.Exit(code)
 }

@@ -105,9 +105,16 @@ type rootState struct {
 	// missing are the manifests to be stored, children before the top.
 	missing []manifest.Descriptor
 	// tags to be set to the top.
-	tags []string
-	size int64
+	tags []pendingTag
+	// blobs that the missing manifests name, by digest, and their size.
+	blobs map[string]bool
+	size  int64
+	// sent is set when something was stored for this root.
+	sent bool
 }
+
+// pendingTag is a tag to be set, with the digest that it had when it was asked for.
+type pendingTag struct{ name, at string }
 
 type blobState struct {
 	manifest.Descriptor
@@ -165,9 +172,9 @@ func each[T any](ctx context.Context, limit int, items []T, f func(context.Conte
 	return err
 }
 
-// ask finds out which manifests and tags of r are missing. A manifest that is there stands
-// for all it names, since registries do not take one without its content; a sparse index is
-// the exception, so its children are asked for one by one.
+// ask finds out which manifests and tags of r are missing. An image manifest that is there
+// stands for all it names, since registries do not take one without its content. An index does
+// not: it may have been stored while only some of its children travelled.
 func (s *Seeding) ask(ctx context.Context, r *rootState) error {
 	repo, err := s.o.Client.Repository(ctx, s.o.Target.Registry, r.path, true)
 	if err != nil {
@@ -179,7 +186,7 @@ func (s *Seeding) ask(ctx context.Context, r *rootState) error {
 	if err != nil {
 		return err
 	}
-	if present != "" && !r.sparse {
+	if present != "" && !oci.IsIndex(r.top.MediaType) {
 		manifests = nil
 	}
 	for _, m := range manifests {
@@ -204,7 +211,7 @@ func (s *Seeding) ask(ctx context.Context, r *rootState) error {
 		if at == r.top.Digest {
 			continue
 		}
-		r.tags = append(r.tags, tag)
+		r.tags = append(r.tags, pendingTag{tag, at})
 		if at != "" {
 			s.mu.Lock()
 			s.moves = append(s.moves, TagMove{s.o.Target.Registry + "/" + r.path + ":" + tag, at, r.top.Digest})
@@ -216,7 +223,7 @@ func (s *Seeding) ask(ctx context.Context, r *rootState) error {
 
 // collect lists the blobs that the missing manifests of r name.
 func (s *Seeding) collect(r *rootState) error {
-	seen := map[string]bool{}
+	r.blobs = map[string]bool{}
 	for _, m := range r.missing {
 		if oci.IsIndex(m.MediaType) {
 			continue
@@ -230,10 +237,11 @@ func (s *Seeding) collect(r *rootState) error {
 			return fmt.Errorf("image %q: %w", r.source, err)
 		}
 		for _, d := range append([]manifest.Descriptor{img.Config}, img.Layers...) {
-			if seen[d.Digest] {
+			if r.blobs[d.Digest] {
 				continue
 			}
-			seen[d.Digest] = true
+			r.blobs[d.Digest] = true
+			r.size += d.Size
 			b := s.blobs[d.Digest]
 			if b == nil {
 				b = &blobState{Descriptor: d}
@@ -242,7 +250,6 @@ func (s *Seeding) collect(r *rootState) error {
 			// Several images in one repository need a blob once.
 			if !slices.ContainsFunc(b.need, func(o *rootState) bool { return o.path == r.path }) {
 				b.need = append(b.need, r)
-				r.size += d.Size
 			}
 		}
 	}
@@ -352,7 +359,7 @@ func (s *Seeding) Run(ctx context.Context) (*SeedResult, error) {
 	s.stats.TagMoves = append(s.stats.TagMoves, s.moves...)
 	for _, r := range s.roots {
 		action := ActionPresent
-		if r.size > 0 || len(r.tags) > 0 {
+		if r.sent {
 			action = ActionSeeded
 		}
 		s.stats.Images = append(s.stats.Images, r.seeded(s.o.Target, action))
@@ -377,14 +384,27 @@ func (s *Seeding) send(ctx context.Context, some []*rootState, task progress.Tas
 	if jobs <= 0 {
 		jobs = DefaultJobs
 	}
+	// Which repositories want a blob now. A root may share it with another root of its
+	// repository, so repositories are compared, not roots.
+	wanted := map[string]map[string]bool{}
+	for _, r := range some {
+		for digest := range r.blobs {
+			if wanted[digest] == nil {
+				wanted[digest] = map[string]bool{}
+			}
+			wanted[digest][r.path] = true
+		}
+	}
 	// In the order of the file, so that media that seek slowly are read from front to back.
 	var list []*blobState
 	for _, mb := range s.bundle.Manifest().Blobs {
-		if b := s.blobs[mb.Digest]; b != nil && slices.ContainsFunc(b.need, func(r *rootState) bool { return slices.Contains(some, r) }) {
+		if b := s.blobs[mb.Digest]; b != nil && wanted[mb.Digest] != nil && len(b.need) > 0 {
 			list = append(list, b)
 		}
 	}
-	err := each(ctx, jobs, list, func(ctx context.Context, _ int, b *blobState) error { return s.sendBlob(ctx, b, some, task) })
+	err := each(ctx, jobs, list, func(ctx context.Context, _ int, b *blobState) error {
+		return s.sendBlob(ctx, b, wanted[b.Digest], task)
+	})
 	if err != nil {
 		return err
 	}
@@ -393,19 +413,14 @@ func (s *Seeding) send(ctx context.Context, some []*rootState, task progress.Tas
 
 // sendBlob brings one blob to those of its repositories that lack it: over the wire once, then
 // mounted from one to the next.
-func (s *Seeding) sendBlob(ctx context.Context, b *blobState, some []*rootState, task progress.Task) error {
+func (s *Seeding) sendBlob(ctx context.Context, b *blobState, paths map[string]bool, task progress.Task) error {
 	var later []*rootState
 	for _, r := range b.need {
-		if !slices.Contains(some, r) {
+		if !paths[r.path] {
 			later = append(later, r)
 			continue
 		}
-		var sent int64
-		mounted, err := r.repo.PutBlob(ctx, b.Descriptor, b.have, func() (io.ReadCloser, error) {
-			task.Add(-sent)
-			sent = 0
-			return s.bundle.Blob(b.Digest)
-		}, func(n int64) { sent += n; task.Add(n) })
+		mounted, err := r.repo.PutBlob(ctx, b.Descriptor, b.have, func() (io.ReadCloser, error) { return s.bundle.Blob(b.Digest) }, task.Add)
 		if err != nil {
 			return err
 		}
@@ -439,7 +454,7 @@ func (s *Seeding) sendManifests(ctx context.Context, r *rootState) error {
 			}
 			return err
 		}
-		r.size++
+		r.sent = true
 		s.mu.Lock()
 		s.stats.UploadedManifests++
 		s.mu.Unlock()
@@ -466,9 +481,21 @@ func (s *Seeding) tag(ctx context.Context) error {
 			return err
 		}
 		for _, tag := range r.tags {
-			if err := r.repo.PutManifest(ctx, tag, c); err != nil {
+			// Hours may have passed since the tags were asked for.
+			at, err := r.repo.ManifestDigest(ctx, tag.name)
+			if err != nil {
 				return err
 			}
+			if at == r.top.Digest {
+				continue
+			}
+			if at != tag.at {
+				return &TagsMoveError{[]TagMove{{s.o.Target.Registry + "/" + r.path + ":" + tag.name, at, r.top.Digest}}}
+			}
+			if err := r.repo.PutManifest(ctx, tag.name, c); err != nil {
+				return err
+			}
+			r.sent = true
 			s.mu.Lock()
 			s.stats.Tags++
 			s.mu.Unlock()

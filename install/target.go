@@ -24,7 +24,7 @@ type TargetError struct{ Text string }
 
 // Error quotes the text.
 func (e *TargetError) Error() string {
-	return fmt.Sprintf("registry %q is not written as HOST[:PORT][/PREFIX]", e.Text)
+	return fmt.Sprintf("registry %q is not written as HOST[:PORT][/PREFIX], with a dot or a port in the host", e.Text)
 }
 
 var (
@@ -36,7 +36,9 @@ var (
 func ParseTarget(text string) (Target, error) {
 	host, prefix, slash := strings.Cut(text, "/")
 	prefix = strings.TrimSuffix(prefix, "/")
-	if !hostPattern.MatchString(host) || slash && prefix != "" && !pathPattern.MatchString(prefix) {
+	// Without a dot or a port a container runtime takes the first part for a user of Docker Hub.
+	isHost := strings.ContainsAny(host, ".:") || host == "localhost"
+	if !isHost || !hostPattern.MatchString(host) || slash && prefix != "" && !pathPattern.MatchString(prefix) {
 		return Target{}, &TargetError{text}
 	}
 	return Target{host, prefix}, nil

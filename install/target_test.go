@@ -19,7 +19,7 @@ func TestParseTarget(t *testing.T) {
 			t.Errorf("ParseTarget(%q) = %+v, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"", "/a", "https://x", "x y", "host/Upper", "host/a//b", "host/../a", "host:port", "-host", "user@host", "host/a:tag"} {
+	for _, text := range []string{"", "/a", "harbor/library", "harbor", "https://x", "x y", "host/Upper", "host/a//b", "host/../a", "host:port", "-host", "user@host", "host/a:tag"} {
 		var bad *TargetError
 		if _, err := ParseTarget(text); !errors.As(err, &bad) {
 			t.Errorf("ParseTarget(%q): %v, want *TargetError", text, err)
@@ -70,12 +70,12 @@ func TestCollisionsAreRefused(t *testing.T) {
 		image("one.example.com/shop/app:1", "1"), image("two.example.com/shop/app:1", "2"),
 	}}
 	var collision *CollisionError
-	if _, err := roots(m, Target{Registry: "site"}, ""); !errors.As(err, &collision) || collision.Target != "site/shop/app:1" {
+	if _, err := roots(m, Target{Registry: "site.example"}, ""); !errors.As(err, &collision) || collision.Target != "site.example/shop/app:1" {
 		t.Fatal(err)
 	}
 	// The same content under one name is no collision.
 	m.Images[1].Digest = m.Images[0].Digest
-	if _, err := roots(m, Target{Registry: "site"}, ""); err != nil {
+	if _, err := roots(m, Target{Registry: "site.example"}, ""); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -96,7 +96,7 @@ func TestWhatStandsForASparseIndex(t *testing.T) {
 		children int
 		sparse   bool
 	}{{"", "1", 1, true}, {IndexOriginal, "1", 1, true}, {IndexDerived, "2", 1, false}, {IndexPlatform, "3", 0, false}} {
-		all, err := roots(sparse("linux/amd64"), Target{Registry: "site"}, c.mode)
+		all, err := roots(sparse("linux/amd64"), Target{Registry: "site.example"}, c.mode)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func TestWhatStandsForASparseIndex(t *testing.T) {
 		}
 	}
 	var platforms *PlatformsError
-	if _, err := roots(sparse("linux/amd64", "linux/arm64"), Target{Registry: "site"}, IndexPlatform); !errors.As(err, &platforms) {
+	if _, err := roots(sparse("linux/amd64", "linux/arm64"), Target{Registry: "site.example"}, IndexPlatform); !errors.As(err, &platforms) {
 		t.Fatal(err)
 	}
 }

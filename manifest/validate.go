@@ -193,7 +193,8 @@ func carried(blobs map[string]*Blob, d Descriptor, limit int64) error {
 	if b == nil {
 		return fmt.Errorf("%s is not among the blobs", d.Digest)
 	}
-	if b.MediaType != d.MediaType {
+	// Values may have the bytes of another blob, which then has its own type.
+	if b.MediaType != d.MediaType && d.MediaType != MediaTypeValues {
 		return fmt.Errorf("%s is a %q here and a %q among the blobs", d.Digest, d.MediaType, b.MediaType)
 	}
 	if b.Size != d.Size {

@@ -28,10 +28,22 @@ const DetachedSuffix = ".sigstore.json"
 var ErrNoPolicy = errors.New("no key was named that a signature could be checked with")
 
 // UnsignedError says that a bundle has no signature at all.
-type UnsignedError struct{ Path string }
+type UnsignedError struct {
+	Path string
+	// Detached is why a signature beside the bundle could not be read, if there is one.
+	Detached error
+}
 
 // Error names the bundle.
-func (e *UnsignedError) Error() string { return fmt.Sprintf("bundle %q is not signed", e.Path) }
+func (e *UnsignedError) Error() string {
+	if e.Detached != nil {
+		return fmt.Sprintf("bundle %q is not signed, and the signature beside it cannot be read: %v", e.Path, e.Detached)
+	}
+	return fmt.Sprintf("bundle %q is not signed", e.Path)
+}
+
+// Unwrap returns the error of reading the signature beside the bundle.
+func (e *UnsignedError) Unwrap() error { return e.Detached }
 
 // UntrustedError says that none of a bundle's signatures is by a key that the policy names.
 type UntrustedError struct {
@@ -138,7 +150,7 @@ type opened struct {
 	size       int64
 	head       *archive.Head
 	signatures []signature
-	unreadable int
+	unreadable error
 }
 
 type signature struct {
@@ -170,7 +182,7 @@ func open(path string) (_ *opened, err error) {
 	switch {
 	case err != nil:
 		// A foreign file beside the bundle must not stop a bundle that carries a good one.
-		o.unreadable++
+		o.unreadable = err
 	case body != nil:
 		o.signatures = append(o.signatures, signature{archive.Signature{Name: path + DetachedSuffix, Body: body}, true})
 	}
@@ -223,7 +235,7 @@ func readDetached(path string) (_ []byte, err error) {
 // check returns evidence for the first signature that holds for one of the keys.
 func (p Policy) check(ctx context.Context, path string, o *opened) (Evidence, error) {
 	if len(o.signatures) == 0 {
-		return Evidence{}, &UnsignedError{path}
+		return Evidence{}, &UnsignedError{path, o.unreadable}
 	}
 	refused := &UntrustedError{Path: path}
 	for _, k := range p.Keys {
@@ -233,10 +245,14 @@ func (p Policy) check(ctx context.Context, path string, o *opened) (Evidence, er
 		for _, k := range p.Keys {
 			err := k.Verify(ctx, o.head.Manifest, s.Body)
 			if err == nil {
-				return Evidence{
+				e := Evidence{
 					Manifest: manifest.Digest(o.head.Manifest), Key: k.Fingerprint, Signature: s.Name,
-					Detached: s.detached, Ignored: len(o.signatures) - 1 + o.unreadable,
-				}, nil
+					Detached: s.detached, Ignored: len(o.signatures) - 1,
+				}
+				if o.unreadable != nil {
+					e.Ignored++
+				}
+				return e, nil
 			}
 			refused.Reasons = append(refused.Reasons, fmt.Errorf("%s: %w", s.Name, err))
 		}

@@ -285,6 +285,30 @@ func TestFailedWriterLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestLinksAreNotFollowed: a link in the place of the partial file must not lead the writer to
+// another file.
+func TestLinksAreNotFollowed(t *testing.T) {
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim")
+	if err := os.WriteFile(victim, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "b")
+	if err := os.Symlink(victim, path+archive.PartialSuffix); err != nil {
+		t.Skipf("no links here: %v", err)
+	}
+	l, err := archive.NewLayout(2, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := archive.Create(path, []byte("{}"), l); err == nil {
+		t.Error("a link was followed")
+	}
+	if b, _ := os.ReadFile(victim); string(b) != "precious" {
+		t.Errorf("the file behind the link holds %q", b)
+	}
+}
+
 func TestSlotTakesWhatFits(t *testing.T) {
 	l, err := archive.NewLayout(2, 0, nil)
 	if err != nil {

@@ -1,14 +1,14 @@
-//go:build !linux
+//go:build !unix
 
 package archive
 
 import "os"
 
-// lock does nothing here: elsewhere than on Linux two writers of one file are not told apart.
-func lock(*os.File) error { return nil }
+// noFollow has no counterpart here.
+const noFollow = 0
 
-// reserve sets the size; a full disk shows while writing.
-func reserve(f *os.File, size int64) error { return f.Truncate(size) }
+// lock does nothing: two writers of one file are not told apart here.
+func lock(*os.File) error { return nil }
 
 // isInvalid reports that a directory cannot be synced, as on Windows.
 func isInvalid(error) bool { return true }

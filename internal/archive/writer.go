@@ -65,10 +65,14 @@ func Create(path string, raw []byte, layout *Layout) (*Writer, error) {
 	return w, nil
 }
 
+// maxOpens bounds how often openLocked finds that its file was taken away meanwhile.
+const maxOpens = 100
+
 // openLocked opens the file at path, made if need be, and takes it for this process.
 func openLocked(path string) (*os.File, error) {
-	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	for range maxOpens {
+		// A link under this name was not made by us and must not lead us elsewhere.
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|noFollow, 0o644)
 		if err != nil {
 			return nil, err
 		}
@@ -81,13 +85,17 @@ func openLocked(path string) (*os.File, error) {
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
-		if there, err := os.Stat(path); err == nil && os.SameFile(mine, there) {
+		if !mine.Mode().IsRegular() {
+			return nil, errors.Join(fmt.Errorf("%q is not a regular file", path), f.Close())
+		}
+		if there, err := os.Lstat(path); err == nil && os.SameFile(mine, there) {
 			return f, nil
 		}
 		if err := f.Close(); err != nil {
 			return nil, err
 		}
 	}
+	return nil, ErrBusy
 }
 
 func (w *Writer) begin(raw []byte) error {
@@ -242,6 +250,9 @@ func (w *Writer) Abort() error {
 
 func syncDir(dir string) (err error) {
 	d, err := os.Open(dir)
+	if errors.Is(err, os.ErrPermission) {
+		return nil // a directory that may be written to, but not read
+	}
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -34,8 +35,8 @@ type Env struct {
 	Now       func() time.Time
 	// Terminal reports whether standard error is a terminal.
 	Terminal bool
-	// ReadPassword asks at the terminal; nil where there is none.
-	ReadPassword func(prompt string) ([]byte, error)
+	// ReadPassword asks at the terminal until its context ends; nil where there is none.
+	ReadPassword func(ctx context.Context, prompt string) ([]byte, error)
 }
 
 // OS is the environment of this process.
@@ -45,13 +46,34 @@ func OS() Env {
 		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
 	}
 	if fd := int(os.Stdin.Fd()); term.IsTerminal(fd) {
-		e.ReadPassword = func(prompt string) ([]byte, error) {
-			fmt.Fprint(os.Stderr, prompt)
-			defer fmt.Fprintln(os.Stderr)
-			return term.ReadPassword(fd)
-		}
+		e.ReadPassword = func(ctx context.Context, prompt string) ([]byte, error) { return readPassword(ctx, fd, prompt) }
 	}
 	return e
+}
+
+// readPassword asks at the terminal fd. When ctx ends, the terminal shows again what is typed.
+func readPassword(ctx context.Context, fd int, prompt string) ([]byte, error) {
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, fmt.Errorf("asking for a password: %w", err)
+	}
+	fmt.Fprint(os.Stderr, prompt)
+	defer fmt.Fprintln(os.Stderr)
+	type answer struct {
+		password []byte
+		err      error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		p, err := term.ReadPassword(fd)
+		answers <- answer{p, err}
+	}()
+	select {
+	case a := <-answers:
+		return a.password, a.err
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), term.Restore(fd, before))
+	}
 }
 
 func (e Env) getenv(key string) string {
@@ -86,8 +108,25 @@ func Run(ctx context.Context, args []string, env Env) int {
 	return code
 }
 
+// maxErrorText bounds what is shown of an error: answers of registries may be in it.
+const maxErrorText = 4096
+
+// printable takes out of a text what would steer a terminal: file names, and what registries
+// and clusters answer, come from elsewhere.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && (unicode.IsControl(r) || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+}
+
 func (a *app) printError(err error, code int) {
-	text, advice := err.Error(), hint(err)
+	text, advice := printable(err.Error()), printable(hint(err))
+	if len(text) > maxErrorText {
+		text = text[:maxErrorText] + " …"
+	}
 	if code == ExitInterrupted && errors.Is(err, context.Canceled) && text == context.Canceled.Error() {
 		text = "interrupted"
 	}
@@ -238,7 +277,7 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 	}
 	var b strings.Builder
 	text(&b)
-	if _, err := io.WriteString(a.env.Stdout, b.String()); err != nil {
+	if _, err := io.WriteString(a.env.Stdout, printable(b.String())); err != nil {
 		return fmt.Errorf("printing the result: %w", err)
 	}
 	return nil

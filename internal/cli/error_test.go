@@ -94,3 +94,10 @@ func TestInterruptedHasItsCode(t *testing.T) {
 		}
 	}
 }
+
+func TestPrintableSteersNoTerminal(t *testing.T) {
+	got := printable("a\x1b[2Jb\x07c\r\u009bd\u202ee\n\tf")
+	if want := "a\ufffd[2Jb\ufffdc\ufffd\ufffdd\ufffde\n\tf"; got != want {
+		t.Fatalf("%q, want %q", got, want)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -102,13 +103,11 @@ func hintRegistry(err error) string {
 		return "build and push the image again with a current client: OCI, and Docker's schema 2, are supported"
 	case errors.As(err, &platform):
 		return "pack only platforms that the image has: platforms: of the spec, or of this image under images:"
-	case errors.As(err, &plain):
-		return fmt.Sprintf("if %s really speaks no TLS, add --plain-http %s", plain.Host, plain.Host)
 	case !errors.As(err, &regErr):
 		return "" // a cluster has names and certificates too
 	case errors.As(err, &certErr), errors.As(err, &unknown):
 		return "make the system trust the registry's certificate authority, or set SSL_CERT_FILE to it"
-	case errors.As(err, &record):
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return fmt.Sprintf("the registry does not speak TLS on this port; if that is right, add --plain-http %s", regErr.Registry)
 	case errors.As(err, &dns):
 		return "the name of the registry is not known here; check its spelling and the DNS"
@@ -118,6 +117,9 @@ func hintRegistry(err error) string {
 		return "check the spelling of repository and tag; some registries also say this to users without access"
 	case errors.Is(err, syscall.ECONNREFUSED), isTimeout(err):
 		return "is the registry running, and can it be reached from here?"
+	// Last: for private addresses the library tries without TLS after anything else has failed.
+	case errors.As(err, &plain):
+		return fmt.Sprintf("if %s really speaks no TLS, add --plain-http %s", plain.Host, plain.Host)
 	}
 	return ""
 }

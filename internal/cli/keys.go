@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +23,7 @@ const passwordVariable = "COSIGN_PASSWORD"
 
 // password returns the password of a private key: from COSIGN_PASSWORD, also where that is
 // set to nothing, or from the terminal. A new one is asked for twice.
-func (a *app) password(isNew bool) ([]byte, error) {
+func (a *app) password(ctx context.Context, isNew bool) ([]byte, error) {
 	if p, ok := a.env.LookupEnv(passwordVariable); ok {
 		return []byte(p), nil
 	}
@@ -30,13 +31,13 @@ func (a *app) password(isNew bool) ([]byte, error) {
 		return nil, errNoPassword
 	}
 	if !isNew {
-		return a.env.ReadPassword("password for the private key: ")
+		return a.env.ReadPassword(ctx, "password for the private key: ")
 	}
-	first, err := a.env.ReadPassword("password for the new private key: ")
+	first, err := a.env.ReadPassword(ctx, "password for the new private key: ")
 	if err != nil {
 		return nil, fmt.Errorf("reading the password: %w", err)
 	}
-	second, err := a.env.ReadPassword("the same again: ")
+	second, err := a.env.ReadPassword(ctx, "the same again: ")
 	if err != nil {
 		return nil, fmt.Errorf("reading the password: %w", err)
 	}
@@ -60,12 +61,12 @@ func readKey(path string) (_ []byte, err error) {
 }
 
 // signer loads the private key at path.
-func (a *app) signer(path string) (*sigstore.Signer, error) {
+func (a *app) signer(ctx context.Context, path string) (*sigstore.Signer, error) {
 	raw, err := readKey(path)
 	if err != nil {
 		return nil, err
 	}
-	password, err := a.password(false)
+	password, err := a.password(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -103,20 +104,20 @@ PREFIX.pub, which every site gets by another way than the bundles.
 The password comes from COSIGN_PASSWORD, or is asked for. The files are those of
 'cosign generate-key-pair'. Files that are there are never overwritten.`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.keygen(prefix) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.keygen(cmd.Context(), prefix) },
 	}
 	c.Flags().StringVar(&prefix, "output-prefix", "cosign", "path of the two files, without .key and .pub")
 	return c
 }
 
-func (a *app) keygen(prefix string) error {
+func (a *app) keygen(ctx context.Context, prefix string) error {
 	private, public := prefix+".key", prefix+".pub"
 	for _, path := range []string{private, public} {
 		if _, err := os.Lstat(path); err == nil {
 			return fmt.Errorf("writing key: %q: %w", path, os.ErrExist)
 		}
 	}
-	password, err := a.password(true)
+	password, err := a.password(ctx, true)
 	if err != nil {
 		return err
 	}

@@ -121,7 +121,7 @@ func (a *app) pack(cmd *cobra.Command, f packFlags) error {
 	opts := bundle.PackOptions{Output: f.output, Overwrite: f.overwrite, Jobs: f.jobs, Progress: a.reporter()}
 	fingerprint := ""
 	if f.key != "" {
-		s, err := a.signer(f.key)
+		s, err := a.signer(ctx, f.key)
 		if err != nil {
 			return err
 		}

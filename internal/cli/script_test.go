@@ -11,7 +11,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -28,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/rogpeppe/go-internal/testscript"
 	helmregistry "helm.sh/helm/v4/pkg/registry"
 
@@ -38,8 +38,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"sealift": func() {
-			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-			context.AfterFunc(ctx, stop)
+			ctx, _ := cli.WithSignals(context.Background())
 			os.Exit(cli.Run(ctx, os.Args[1:], cli.OS()))
 		},
 	})
@@ -55,7 +54,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": cmdCode, "registry": cmdRegistry, "image": cmdImage, "fault": cmdFault, "writes": cmdWrites,
 			"flip": cmdFlip, "truncate": cmdTruncate, "append": cmdAppend, "samebutsigned": cmdSame, "absent": cmdAbsent,
-			"smalldisk": cmdSmallDisk, "interrupt": cmdInterrupt, "digest": cmdDigest, "envsubst": cmdEnvSubst, "debianregistry": cmdDebianRegistry, "helmpull": cmdHelmPull, "firstword": cmdFirstWord,
+			"smalldisk": cmdSmallDisk, "interrupt": cmdInterrupt, "digest": cmdDigest, "envsubst": cmdEnvSubst, "debianregistry": cmdDebianRegistry, "helmpull": cmdHelmPull, "firstword": cmdFirstWord, "digestof": cmdDigestOf, "hasall": cmdHasAll,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -124,7 +123,7 @@ func (s *site) take(r *http.Request) *fault {
 		s.writes++
 	}
 	for _, f := range s.faults {
-		if f.left > 0 && f.method == r.Method && strings.Contains(r.URL.Path, f.path) {
+		if f.left > 0 && f.method == r.Method && strings.Contains(r.URL.RequestURI(), f.path) {
 			if f.skip > 0 {
 				f.skip--
 				continue
@@ -158,6 +157,9 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	case "drop":
 		panic(http.ErrAbortHandler)
+	case "retag":
+		s.retag(r.URL.Path)
+		s.next.ServeHTTP(w, r)
 	case "cut":
 		s.next.ServeHTTP(&cutWriter{ResponseWriter: w, left: 1000}, r)
 	case "corrupt":
@@ -169,6 +171,23 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.WriteHeader(code)
+	}
+}
+
+// retag gives the tag 1.0 of a repository to what is tagged "other" there, as somebody else at
+// the site might at any time.
+func (s *site) retag(path string) {
+	repo, _, _ := strings.Cut(path, "/blobs/")
+	got := httptest.NewRecorder()
+	get := httptest.NewRequest(http.MethodGet, repo+"/manifests/other", nil)
+	get.Header.Set("Accept", string(types.OCIManifestSchema1))
+	s.next.ServeHTTP(got, get)
+	put := httptest.NewRequest(http.MethodPut, repo+"/manifests/1.0", got.Body)
+	put.Header.Set("Content-Type", string(types.OCIManifestSchema1))
+	done := httptest.NewRecorder()
+	s.next.ServeHTTP(done, put)
+	if done.Code != http.StatusCreated {
+		panic(fmt.Sprintf("retag: %d %s", done.Code, done.Body))
 	}
 }
 
@@ -490,4 +509,28 @@ func cmdHelmPull(ts *testscript.TestScript, _ bool, args []string) {
 func cmdFirstWord(ts *testscript.TestScript, _ bool, args []string) {
 	word, _, _ := strings.Cut(ts.ReadFile("stdout"), " ")
 	ts.Setenv(args[0], word)
+}
+
+// cmdDigestOf puts the digest of a reference into a variable: digestof NAME REF.
+func cmdDigestOf(ts *testscript.TestScript, _ bool, args []string) {
+	ref, err := name.ParseReference(args[1])
+	ts.Check(err)
+	d, err := remote.Head(ref)
+	ts.Check(err)
+	ts.Setenv(args[0], d.Digest.String())
+}
+
+// cmdHasAll checks that everything an index names is in its registry: hasall REF.
+func cmdHasAll(ts *testscript.TestScript, _ bool, args []string) {
+	ref, err := name.ParseReference(args[0])
+	ts.Check(err)
+	idx, err := remote.Index(ref)
+	ts.Check(err)
+	m, err := idx.IndexManifest()
+	ts.Check(err)
+	for _, d := range m.Manifests {
+		img, err := remote.Image(ref.Context().Digest(d.Digest.String()))
+		ts.Check(err)
+		ts.Check(validate.Image(img, validate.Fast))
+	}
 }

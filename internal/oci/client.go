@@ -143,6 +143,10 @@ func (c *Client) open(ctx context.Context, registry, path string, push bool) (*R
 	}
 	doing := "connecting for " + path
 	repo, err := name.NewRepository(registry+"/"+path, opts...)
+	if err == nil && repo.RegistryStr() != registry && registry != "docker.io" {
+		// The library takes a host without dot and port for a part of the path, on Docker Hub.
+		err = fmt.Errorf("%q cannot be told from a repository; add the port", registry)
+	}
 	if err != nil {
 		return nil, &Error{c.o.Side, registry, doing, err}
 	}
@@ -158,7 +162,7 @@ func (c *Client) open(ctx context.Context, registry, path string, push bool) (*R
 	}
 	base := transport.NewUserAgent(guard{c.o.Transport, c.plain}, c.o.UserAgent)
 	var rt http.RoundTripper
-	err = retry(ctx, func() (err error) {
+	err = retrySmall(ctx, func(ctx context.Context) (err error) {
 		rt, err = transport.NewWithContext(ctx, repo.Registry, auth, base, []string{repo.Scope(scope)})
 		return err
 	})
@@ -210,7 +214,7 @@ type Content struct {
 // identifier is a digest, it is compared. Errors are *Error.
 func (r *Repository) Manifest(ctx context.Context, identifier string) (*Content, error) {
 	var c *Content
-	err := retry(ctx, func() error {
+	err := retrySmall(ctx, func(ctx context.Context) error {
 		resp, err := r.do(ctx, http.MethodGet, r.url("manifests/%s", identifier), http.Header{"Accept": {accepted}})
 		if err != nil {
 			return err
@@ -262,20 +266,27 @@ func readLimited(r io.Reader, limit int64) ([]byte, error) {
 func (r *Repository) ManifestDigest(ctx context.Context, identifier string) (string, error) {
 	var digest string
 	var unnamed bool
-	err := retry(ctx, func() error {
-		resp, err := r.do(ctx, http.MethodHead, r.url("manifests/%s", identifier), http.Header{"Accept": {accepted}})
+	byDigest := manifest.CheckDigest(identifier) == nil
+	err := retrySmall(ctx, func(ctx context.Context) error {
+		// Tags of other kinds of content are not free either.
+		resp, err := r.do(ctx, http.MethodHead, r.url("manifests/%s", identifier), http.Header{"Accept": {accepted + ", */*;q=0.1"}})
 		if err != nil {
 			return err
 		}
 		defer resp.Body.Close()
-		if resp.StatusCode == http.StatusNotFound {
+		// Some registries answer 403 for what is not there. For a digest that only costs an
+		// upload, which tells the truth; a tag must not look free that is not.
+		if resp.StatusCode == http.StatusNotFound || byDigest && resp.StatusCode == http.StatusForbidden {
 			return nil
 		}
 		if err := transport.CheckError(resp, http.StatusOK); err != nil {
 			return err
 		}
 		digest = resp.Header.Get("Docker-Content-Digest")
-		if digest == "" && manifest.CheckDigest(identifier) == nil {
+		if byDigest {
+			if digest != "" && digest != identifier {
+				return &DigestError{digest, identifier}
+			}
 			digest = identifier
 		}
 		unnamed = digest == ""
@@ -303,7 +314,7 @@ func (r *Repository) ManifestDigest(ctx context.Context, identifier string) (str
 // ReadBlob reads a small blob into memory and checks its digest and size.
 func (r *Repository) ReadBlob(ctx context.Context, d manifest.Descriptor, limit int64) ([]byte, error) {
 	var raw []byte
-	err := retry(ctx, func() error {
+	err := retrySmall(ctx, func(ctx context.Context) error {
 		body, err := r.openBlob(ctx, d)
 		if err != nil {
 			return err
@@ -384,14 +395,14 @@ func (r *Repository) openBlob(ctx context.Context, d manifest.Descriptor) (io.Re
 // HasBlob reports whether the repository has the blob.
 func (r *Repository) HasBlob(ctx context.Context, digest string) (bool, error) {
 	found := false
-	err := retry(ctx, func() error {
+	err := retrySmall(ctx, func(ctx context.Context) error {
 		resp, err := r.do(ctx, http.MethodHead, r.url("blobs/%s", digest), nil)
 		if err != nil {
 			return err
 		}
 		defer resp.Body.Close()
-		if resp.StatusCode == http.StatusNotFound {
-			return nil
+		if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusForbidden {
+			return nil // see ManifestDigest
 		}
 		if err := transport.CheckError(resp, http.StatusOK); err != nil {
 			return err
@@ -406,27 +417,26 @@ func (r *Repository) HasBlob(ctx context.Context, digest string) (bool, error) {
 }
 
 // PutBlob uploads a blob, or mounts it from the repository from (same registry; empty for
-// none). open gives the blob's bytes from the start and is called again for each try. It
-// reports whether the blob was mounted, so that nothing was sent.
+// none). open gives the blob's bytes from the start and is called again for each try; sent is
+// told how many more bytes have gone out, or fewer where a try begins anew. It reports whether
+// the blob was mounted, so that nothing was sent.
 func (r *Repository) PutBlob(ctx context.Context, d manifest.Descriptor, from string, open func() (io.ReadCloser, error), sent func(int64)) (mounted bool, err error) {
-	var local error
+	u := &upload{open: open, sent: sent}
 	err = retry(ctx, func() error {
-		local = nil
 		location, ok, err := r.startUpload(ctx, d, from)
 		if err != nil || ok {
 			mounted = ok
 			return err
 		}
-		body := &uploadBody{open: open, sent: sent}
-		err = r.finishUpload(ctx, location, d, body)
-		if local = body.failure(); local != nil {
-			return permanentError{local}
+		err = r.finishUpload(ctx, location, d, u)
+		if broken := u.failure(); broken != nil {
+			return permanentError{broken}
 		}
 		return err
 	})
-	switch {
-	case local != nil:
-		return false, local
+	switch broken := u.failure(); {
+	case broken != nil:
+		return false, broken
 	case err != nil:
 		return false, r.fail("uploading", "blob "+d.Digest, err)
 	}
@@ -434,8 +444,11 @@ func (r *Repository) PutBlob(ctx context.Context, d manifest.Descriptor, from st
 }
 
 func (r *Repository) startUpload(ctx context.Context, d manifest.Descriptor, from string) (location string, mounted bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
 	target := r.url("blobs/uploads/")
-	if from != "" && from != r.Path {
+	mounting := from != "" && from != r.Path
+	if mounting {
 		target += "?" + url.Values{"mount": {d.Digest}, "from": {from}}.Encode()
 	}
 	resp, err := r.do(ctx, http.MethodPost, target, nil)
@@ -444,14 +457,19 @@ func (r *Repository) startUpload(ctx context.Context, d manifest.Descriptor, fro
 	}
 	defer resp.Body.Close()
 	if err := transport.CheckError(resp, http.StatusAccepted, http.StatusCreated); err != nil {
+		if mounting && !temporary(err) {
+			// A mount only saves work: some registries answer it with 403, 404 or 405.
+			return r.startUpload(ctx, d, "")
+		}
 		return "", false, err
 	}
-	if resp.StatusCode == http.StatusCreated {
+	if mounting && resp.StatusCode == http.StatusCreated {
 		return "", true, nil
 	}
-	u, err := resp.Request.URL.Parse(resp.Header.Get("Location"))
-	if err != nil || resp.Header.Get("Location") == "" {
-		return "", false, fmt.Errorf("upload location %q: %w", resp.Header.Get("Location"), errors.Join(err))
+	location = resp.Header.Get("Location")
+	u, err := resp.Request.URL.Parse(location)
+	if err != nil || location == "" {
+		return "", false, permanentError{errors.New("the registry named no usable place for the upload")}
 	}
 	q := u.Query()
 	q.Set("digest", d.Digest)
@@ -459,48 +477,67 @@ func (r *Repository) startUpload(ctx context.Context, d manifest.Descriptor, fro
 	return u.String(), false, nil
 }
 
-// uploadBody is the body of an upload. It remembers a failure of its source. The transport
-// may close it while it is still being read.
-type uploadBody struct {
+// upload is one blob on its way, over all tries.
+type upload struct {
 	open func() (io.ReadCloser, error)
 	sent func(int64)
 
-	mu     sync.Mutex
-	r      io.ReadCloser
-	closed bool
-	err    error
+	mu      sync.Mutex
+	body    *uploadBody // the newest one; only its bytes count
+	counted int64
+	err     error // why the source could not be read
 }
 
 // failure is why the source could not be read, if so.
-func (b *uploadBody) failure() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.err
+func (u *upload) failure() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.err
+}
+
+// begin returns a body that starts anew.
+func (u *upload) begin() *uploadBody {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.sent(-u.counted)
+	u.counted, u.body = 0, &uploadBody{upload: u}
+	return u.body
+}
+
+// uploadBody is the body of one try. The transport may close it while it is still being read,
+// and read it after the request has ended.
+type uploadBody struct {
+	upload *upload
+	r      io.ReadCloser
+	closed bool
 }
 
 func (b *uploadBody) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
+	u := b.upload
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if b.closed || u.body != b {
 		return 0, http.ErrBodyReadAfterClose
 	}
-	if b.r == nil && b.err == nil {
-		b.r, b.err = b.open()
+	if b.r == nil && u.err == nil {
+		b.r, u.err = u.open()
 	}
-	if b.err != nil {
-		return 0, b.err
+	if u.err != nil {
+		return 0, u.err
 	}
 	n, err := b.r.Read(p)
-	b.sent(int64(n))
+	u.counted += int64(n)
+	u.sent(int64(n))
 	if err != nil && !errors.Is(err, io.EOF) {
-		b.err = err
+		u.err = err
 	}
 	return n, err
 }
 
+// Close closes the source of this try.
 func (b *uploadBody) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.upload.mu.Lock()
+	defer b.upload.mu.Unlock()
 	b.closed = true
 	if b.r == nil {
 		return nil
@@ -510,14 +547,14 @@ func (b *uploadBody) Close() error {
 	return r.Close()
 }
 
-func (r *Repository) finishUpload(ctx context.Context, location string, d manifest.Descriptor, body *uploadBody) error {
+func (r *Repository) finishUpload(ctx context.Context, location string, d manifest.Descriptor, u *upload) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, location, nil)
 	if err != nil {
 		return err
 	}
 	if d.Size > 0 {
-		req.Body, req.ContentLength = body, d.Size
-		req.GetBody = func() (io.ReadCloser, error) { return &uploadBody{open: body.open, sent: body.sent}, nil }
+		req.Body, req.ContentLength = u.begin(), d.Size
+		req.GetBody = func() (io.ReadCloser, error) { return u.begin(), nil }
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
 	resp, err := r.http.Do(req)
@@ -525,13 +562,13 @@ func (r *Repository) finishUpload(ctx context.Context, location string, d manife
 		return err
 	}
 	defer resp.Body.Close()
-	return transport.CheckError(resp, http.StatusCreated, http.StatusNoContent, http.StatusAccepted)
+	return transport.CheckError(resp, http.StatusCreated, http.StatusNoContent)
 }
 
 // PutManifest stores a manifest or index under a tag or its digest. The caller has proven raw
 // against digest; the registry's answer is compared with it.
 func (r *Repository) PutManifest(ctx context.Context, identifier string, c *Content) error {
-	err := retry(ctx, func() error {
+	err := retrySmall(ctx, func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPut, r.url("manifests/%s", identifier), bytes.NewReader(c.Raw))
 		if err != nil {
 			return err

@@ -14,8 +14,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// Attempts and waits of one request. They ride out a registry that restarts (about 6 s in
-// all), while a mistake is still told at once.
+// Attempts and waits of one request: about 8 s in all. They ride out what passes by itself,
+// while a registry that is not there, and a mistake, are still told at once.
 const (
 	attempts  = 5
 	firstWait = 200 * time.Millisecond
@@ -40,6 +40,19 @@ func retry(ctx context.Context, f func() error) error {
 		}
 		wait *= growth
 	}
+}
+
+// answerTime bounds a request that carries no payload: a registry that takes connections and
+// then says nothing must not hold everything up.
+const answerTime = time.Minute
+
+// retrySmall is retry for requests without a payload, each of which gets answerTime.
+func retrySmall(ctx context.Context, f func(context.Context) error) error {
+	return retry(ctx, func() error {
+		attempt, cancel := context.WithTimeout(ctx, answerTime)
+		defer cancel()
+		return f(attempt)
+	})
 }
 
 // permanentError is one that doing the same again does not help against.

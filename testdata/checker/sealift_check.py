@@ -255,7 +255,7 @@ def parse_manifest(raw):
         used += [i] + children + ([derived] if derived else [])
     for c in m["charts"]:
         require(all(len(v["name"].encode()) <= 255 for v in c["values"]), "manifest: name of a values file too long")
-        used += [c["manifest"], c["archive"]] + [{**v, "mediaType": "application/vnd.sealift.values.v1+yaml"} for v in c["values"]]
+        used += [c["manifest"], c["archive"]] + [{**v, "mediaType": carried.get(v["digest"], (0, ""))[1]} for v in c["values"]]
     require(all(carried.get(d["digest"]) == (d["size"], d["mediaType"]) for d in used), "manifest: a descriptor without its blob")
     want = [(n, len(c), hashlib.sha256(c).hexdigest()) for n, c in layout_files(m).items()]
     want += [("blobs/sha256/" + b["digest"][7:], b["size"], b["digest"][7:]) for b in m["blobs"]]
