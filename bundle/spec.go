@@ -323,8 +323,8 @@ const SampleSpec = `# sealift.yaml: what to pack. Every path is relative to this
 apiVersion: sealift/v1
 kind: Bundle
 
-# The bundle will be NAME-VERSION.tar.zst. The version is a semantic one; a site refuses
-# another content under a version that it has seen.
+# The bundle will be NAME-VERSION.tar.zst. The version is a semantic one. Once it is published,
+# its content never changes: raise it instead.
 name: %s
 version: 0.1.0
 

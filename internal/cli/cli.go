@@ -170,10 +170,12 @@ Exit status: 0 done; 1 failure or wrong usage; 10 not a bundle; 11 unsigned; 12 
 not trusted; 13 content does not match; 20 registry; 21 cluster, changed back; 22 refused
 before anything was changed; 23 changing back failed too; 30 disk full or media error;
 130 interrupted. An exit status that is not listed means failure.`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		// How many letters may differ in a command that was probably meant.
+		SuggestionsMinimumDistance: 2,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		Args:                       unknownCommand,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			slog.SetDefault(a.logger())
 			if err := a.fromEnvironment(cmd.Flags()); err != nil {
@@ -194,6 +196,18 @@ before anything was changed; 23 changing back failed too; 30 disk full or media 
 		wrapArgs(c)
 	}
 	return root
+}
+
+// unknownCommand is for the root, which takes only the names of its commands.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("unknown command %q", args[0])
+	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(like, " or "))
+	}
+	return &usageError{err, cmd.CommandPath()}
 }
 
 // wrapArgs makes wrong arguments a usage error.
