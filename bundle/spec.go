@@ -94,6 +94,9 @@ func (e *SpecError) Error() string {
 // LoadSpec reads the spec at path. Errors are *SpecError, or that of opening the file.
 func LoadSpec(path string) (_ *Spec, err error) {
 	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, &SpecError{path, []Problem{{0, "there is no such file"}}}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading spec: %w", err)
 	}

@@ -135,7 +135,7 @@ func hintSpec(err error) string {
 	case errors.As(err, &missing):
 		return "run 'helm dependency update' on the chart"
 	case is[*bundle.SpecError](err):
-		return "'sealift init' writes a commented spec to compare with"
+		return "'sealift init' writes a commented spec to start from, or to compare with"
 	case is[*bundle.ValuesError](err), is[*bundle.ChartError](err) && errors.Is(err, os.ErrNotExist):
 		return "paths in a spec are relative to the spec's directory"
 	case is[*chart.RenderError](err), is[*chart.SchemaError](err):

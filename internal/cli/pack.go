@@ -100,18 +100,19 @@ With SOURCE_DATE_EPOCH set, the same content gives the same bytes, signatures as
 
 func (a *app) pack(cmd *cobra.Command, f packFlags) error {
 	ctx, begun := cmd.Context(), a.env.Now()
-	if (f.key == "") != f.unsigned {
-		if f.unsigned {
-			return &usageError{errors.New("--key and --unsigned exclude each other"), cmd.CommandPath()}
-		}
-		return errNoKey
+	usage := func(err error) error { return &usageError{err, cmd.CommandPath()} }
+	if f.key != "" && f.unsigned {
+		return usage(errors.New("--key and --unsigned exclude each other"))
 	}
 	if f.jobs < 1 || f.jobs > 64 {
-		return &usageError{fmt.Errorf("--jobs %d is not from 1 to 64", f.jobs), cmd.CommandPath()}
+		return usage(fmt.Errorf("--jobs %d is not from 1 to 64", f.jobs))
 	}
 	spec, err := bundle.LoadSpec(f.spec)
 	if err != nil {
 		return err
+	}
+	if f.key == "" && !f.unsigned {
+		return errNoKey
 	}
 	created, err := a.created()
 	if err != nil {
