@@ -140,6 +140,7 @@ func Resolve(ctx context.Context, s *Spec, o Options) (*Resolved, error) {
 		want[ref.String()] = &wanted{ref, platforms, []manifest.Reason{{Kind: manifest.ReasonSpec}}}
 	}
 	var chartBlobs []manifest.Blob
+	releases := map[string]int{}
 	for i := range s.Charts {
 		blobs, err := r.addChart(ctx, s, &s.Charts[i], want)
 		if err != nil {
@@ -149,6 +150,12 @@ func Resolve(ctx context.Context, s *Spec, o Options) (*Resolved, error) {
 			return nil, &ChartError{s.Charts[i].Path, s.Charts[i].line, err}
 		}
 		chartBlobs = append(chartBlobs, blobs...)
+		mc := r.Manifest.Charts[len(r.Manifest.Charts)-1]
+		key := mc.Namespace + "/" + mc.Release
+		if first, twice := releases[key]; twice {
+			return nil, &ChartError{s.Charts[i].Path, s.Charts[i].line, fmt.Errorf("release %q is that of the chart on line %d already", key, first)}
+		}
+		releases[key] = s.Charts[i].line
 	}
 	images, err := resolveImages(ctx, want, o)
 	if err != nil {

@@ -145,6 +145,9 @@ func Plan(ctx context.Context, releases []*Release, cluster *release.Cluster) ([
 		p := ReleasePlan{Release: r.Name, Namespace: r.Namespace, Chart: r.Chart.Name, Version: r.Chart.Version, Action: "install or upgrade"}
 		if cluster != nil {
 			state, err := cluster.Current(ctx, r.Name, r.Namespace)
+			if release.IsForbidden(err) {
+				return nil, &PreflightError{err}
+			}
 			if err != nil {
 				return nil, err
 			}

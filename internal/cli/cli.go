@@ -256,11 +256,18 @@ func environmentName(flag string) string {
 func (a *app) fromEnvironment(fs *pflag.FlagSet) error {
 	var first error
 	fs.VisitAll(func(f *pflag.Flag) {
-		if f.Changed || f.Name == "help" || f.Annotations[noEnvironment] != nil {
+		if f.Changed || f.Name == "help" {
 			return
 		}
 		v, ok := a.env.LookupEnv(environmentName(f.Name))
 		if !ok || v == "" {
+			return
+		}
+		if f.Annotations[noEnvironment] != nil {
+			// Who set it relies on it: going on without, as with SEALIFT_DRY_RUN, could do harm.
+			if first == nil {
+				first = fmt.Errorf("%s is set, but --%s is taken from the command line only", environmentName(f.Name), f.Name)
+			}
 			return
 		}
 		if err := fs.Set(f.Name, v); err != nil && first == nil {

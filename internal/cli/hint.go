@@ -168,6 +168,8 @@ func hintCluster(err error) string {
 		lease   *release.LeaseError
 	)
 	switch {
+	case release.IsForbidden(err) && !is[*release.LeaseError](err):
+		return "the account of the kubeconfig lacks a right; docs/operate.md lists those that an install needs"
 	case is[*release.BusyError](err):
 		return "nothing was changed; wait for the other install to end, then run this again"
 	case errors.As(err, &lease) && lease.Forbidden:

@@ -9,6 +9,7 @@ import (
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"helm.sh/helm/v4/pkg/kube"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -115,7 +116,41 @@ func (w *waiter) WaitForDelete(resources kube.ResourceList, timeout time.Duratio
 	if err := w.client.ctx.Err(); err != nil {
 		return err
 	}
-	return w.Waiter.WaitForDelete(resources, timeout)
+	if err := w.Waiter.WaitForDelete(resources, timeout); err != nil {
+		return err
+	}
+	return w.client.gone(resources, timeout)
+}
+
+// gonePoll is the time between two looks at an object that is being deleted.
+const gonePoll = 200 * time.Millisecond
+
+// gone waits until none of the objects is there any more. Helm's own wait (4.3.1) passes over
+// objects whose status it has not seen yet, so that it may end while they are being deleted,
+// and the next install would meet them.
+func (c *client) gone(resources kube.ResourceList, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(c.ctx, timeout)
+	defer cancel()
+	tick := time.NewTicker(gonePoll)
+	defer tick.Stop()
+	for _, info := range resources {
+		if info.Client == nil {
+			continue // does not stand for an object of a cluster
+		}
+		for {
+			now := *info // reading changes it
+			err := now.Get()
+			if apierrors.IsNotFound(err) {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("waiting for the deletion of %s %q: %w", info.Mapping.GroupVersionKind.Kind, info.Name, errors.Join(ctx.Err(), err))
+			case <-tick.C:
+			}
+		}
+	}
+	return nil
 }
 
 // unready reads the objects again and says which are not ready. It is an

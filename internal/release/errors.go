@@ -4,7 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
+
+// IsForbidden reports whether the cluster refused something for want of rights.
+func IsForbidden(err error) bool { return apierrors.IsForbidden(err) }
 
 // ErrNoKubeconfig says that no kubeconfig was named.
 var ErrNoKubeconfig = errors.New("no kubeconfig is named")
