@@ -91,11 +91,10 @@ type Seeding struct {
 	bundle *verify.Bundle
 	o      SeedOptions
 	roots  []*rootState
-	// need lists the repositories that lack a blob; have those that are known to hold it.
-	blobs map[string]*blobState
-	moves []TagMove
-	mu    sync.Mutex
-	stats SeedResult
+	blobs  map[string]*blobState
+	moves  []TagMove
+	mu     sync.Mutex
+	stats  SeedResult
 }
 
 // rootState is a root with what the registry said about it.
@@ -116,10 +115,11 @@ type rootState struct {
 // pendingTag is a tag to be set, with the digest that it had when it was asked for.
 type pendingTag struct{ name, at string }
 
+// blobState is a blob that missing manifests name.
 type blobState struct {
 	manifest.Descriptor
-	need []*rootState
-	have string // path of a repository that holds it
+	need []*rootState // of the repositories that lack it, one each
+	have string       // path of a repository that holds it
 }
 
 // Prepare compares the bundle with the registry. It sends nothing. Errors: *CollisionError,
@@ -186,9 +186,6 @@ func (s *Seeding) ask(ctx context.Context, r *rootState) error {
 	if err != nil {
 		return err
 	}
-	if present != "" && !oci.IsIndex(r.top.MediaType) {
-		manifests = nil
-	}
 	for _, m := range manifests {
 		found := present
 		if m.Digest != r.top.Digest {
@@ -214,11 +211,16 @@ func (s *Seeding) ask(ctx context.Context, r *rootState) error {
 		r.tags = append(r.tags, pendingTag{tag, at})
 		if at != "" {
 			s.mu.Lock()
-			s.moves = append(s.moves, TagMove{s.o.Target.Registry + "/" + r.path + ":" + tag, at, r.top.Digest})
+			s.moves = append(s.moves, s.move(r, tag, at))
 			s.mu.Unlock()
 		}
 	}
 	return nil
+}
+
+// move describes that a tag of r, which stands for at now, is to stand for r.
+func (s *Seeding) move(r *rootState, tag, at string) TagMove {
+	return TagMove{Reference: s.o.Target.Registry + "/" + r.path + ":" + tag, From: at, To: r.top.Digest}
 }
 
 // collect lists the blobs that the missing manifests of r name.
@@ -285,11 +287,8 @@ func (s *Seeding) askBlobs(ctx context.Context) error {
 	})
 }
 
-// Moves are the tags that would be moved.
-func (s *Seeding) Moves() []TagMove { return s.moves }
-
-// Bytes is how much is to be uploaded, if every blob goes over the wire once.
-func (s *Seeding) Bytes() int64 {
+// bytes is how much is to be uploaded, if every blob goes over the wire once.
+func (s *Seeding) bytes() int64 {
 	var n int64
 	for _, b := range s.blobs {
 		if len(b.need) > 0 && b.have == "" {
@@ -341,7 +340,7 @@ func (s *Seeding) Run(ctx context.Context) (*SeedResult, error) {
 	if len(s.moves) > 0 && !s.o.MoveTags {
 		return nil, &TagsMoveError{s.moves}
 	}
-	task := s.o.Progress.Start("seeding", s.Bytes(), progress.Bytes)
+	task := s.o.Progress.Start("seeding", s.bytes(), progress.Bytes)
 	defer task.Done()
 	// Whether the registry takes sparse indexes is found out with the smallest one, not after
 	// hours of uploading.
@@ -490,7 +489,7 @@ func (s *Seeding) tag(ctx context.Context) error {
 				continue
 			}
 			if at != tag.at {
-				return &TagsMoveError{[]TagMove{{s.o.Target.Registry + "/" + r.path + ":" + tag.name, at, r.top.Digest}}}
+				return &TagsMoveError{[]TagMove{s.move(r, tag.name, at)}}
 			}
 			if err := r.repo.PutManifest(ctx, tag.name, c); err != nil {
 				return err

@@ -146,7 +146,6 @@ func slotAt(s []byte, i int) ([]byte, error) {
 // Reader gives the entries of a file whose manifest has been proven.
 type Reader struct {
 	src    io.ReaderAt
-	size   int64
 	head   *Head
 	layout *Layout
 	index  map[string]int
@@ -164,7 +163,7 @@ func NewReader(src io.ReaderAt, size int64, head *Head, layout *Layout) (*Reader
 	if size != layout.size {
 		return nil, &SizeError{size, layout.size}
 	}
-	r := &Reader{src: src, size: size, head: head, layout: layout, index: make(map[string]int, len(layout.entries))}
+	r := &Reader{src: src, head: head, layout: layout, index: make(map[string]int, len(layout.entries))}
 	for i, e := range layout.entries {
 		r.index[e.Name] = i
 	}
