@@ -25,7 +25,7 @@ import (
 // hint says what to do about an error, or "". It looks at types, never at text.
 func hint(err error) string {
 	for _, h := range []func(error) string{
-		hintUsage, hintFiles, hintInstall, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster,
+		hintUsage, hintFiles, hintInstall, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster, hintMissing,
 	} {
 		if s := h(err); s != "" {
 			return s
@@ -186,6 +186,14 @@ func hintCluster(err error) string {
 		return "check --kubeconfig, KUBECONFIG and --context"
 	case is[*release.UnreachableError](err):
 		return "nothing was changed; check that the cluster's address in the kubeconfig can be reached from here"
+	}
+	return ""
+}
+
+// hintMissing is the last resort for a file that is not there.
+func hintMissing(err error) string {
+	if errors.Is(err, os.ErrNotExist) {
+		return "check the path; a relative one starts in the directory that you are in"
 	}
 	return ""
 }
