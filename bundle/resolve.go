@@ -162,11 +162,12 @@ func Resolve(ctx context.Context, s *Spec, o Options) (*Resolved, error) {
 		return nil, err
 	}
 	r.addBlobs(images, chartBlobs)
-	return r, manifest.Arrange(r.Manifest)
+	return r, nil
 }
 
 // addBlobs lists every blob once: small ones first (image manifests, configs, charts, values),
-// then the layers in the order of the images, so that the layers of an image lie together.
+// then the layers in the order of the images, so that the layers of an image lie together, and
+// at last those that are going to be encoded, whose sizes are not known yet.
 func (r *Resolved) addBlobs(images []*image, charts []manifest.Blob) {
 	seen := map[string]bool{}
 	add := func(b manifest.Blob, s source) {
@@ -182,14 +183,32 @@ func (r *Resolved) addBlobs(images []*image, charts []manifest.Blob) {
 			add(b, source{img.raw[b.Digest], img.repo})
 		}
 	}
-	for _, b := range charts {
-		add(b, r.sources[b.Digest])
-	}
-	for _, img := range images {
-		for _, b := range img.layers {
-			add(b, source{nil, img.repo})
+	// Archives of charts come after all manifests: who reads a stream keeps what comes before.
+	for _, last := range []bool{false, true} {
+		for _, b := range charts {
+			if (b.MediaType == mediaTypeHelmArchive) == last {
+				add(b, r.sources[b.Digest])
+			}
 		}
 	}
+	for _, encoding := range []string{manifest.EncodingStored, manifest.EncodingZstd} {
+		for _, img := range images {
+			for _, b := range img.layers {
+				if b.Encoding == encoding {
+					add(b, source{nil, img.repo})
+				}
+			}
+		}
+	}
+}
+
+// layer is the blob of a layer. What is compressed already is stored as it is.
+func layer(d manifest.Descriptor) manifest.Blob {
+	b := stored(d)
+	if oci.IsUncompressed(d.MediaType) {
+		b.Encoding = manifest.EncodingZstd
+	}
+	return b
 }
 
 func stored(d manifest.Descriptor) manifest.Blob {
@@ -339,7 +358,7 @@ func (img *image) addParts(content *oci.Content, config []byte) error {
 		img.raw[parsed.Config.Digest] = config
 	}
 	for _, l := range parsed.Layers {
-		img.layers = append(img.layers, stored(l))
+		img.layers = append(img.layers, layer(l))
 	}
 	return nil
 }

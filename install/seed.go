@@ -2,6 +2,7 @@ package install
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -86,15 +87,15 @@ type SeedResult struct {
 	Images            []SeededImage `json:"images"`
 }
 
-// Seeding is a bundle compared with a registry: what is to be sent.
+// Seeding is one or several bundles compared with a registry: what is to be sent.
 type Seeding struct {
-	bundle *verify.Bundle
-	o      SeedOptions
-	roots  []*rootState
-	blobs  map[string]*blobState
-	moves  []TagMove
-	mu     sync.Mutex
-	stats  SeedResult
+	bundles []*verify.Bundle
+	o       SeedOptions
+	roots   []*rootState
+	blobs   map[string]*blobState
+	moves   []TagMove
+	mu      sync.Mutex
+	stats   SeedResult
 }
 
 // rootState is a root with what the registry said about it.
@@ -118,18 +119,31 @@ type pendingTag struct{ name, at string }
 // blobState is a blob that missing manifests name.
 type blobState struct {
 	manifest.Descriptor
-	need []*rootState // of the repositories that lack it, one each
-	have string       // path of a repository that holds it
+	bundle *verify.Bundle
+	need   []*rootState // of the repositories that lack it, one each
+	have   string       // path of a repository that holds it
 }
 
-// Prepare compares the bundle with the registry. It sends nothing. Errors: *CollisionError,
-// *PlatformsError, *oci.Error, *verify.ContentError.
-func Prepare(ctx context.Context, b *verify.Bundle, o SeedOptions) (*Seeding, error) {
-	all, err := roots(b.Manifest(), o.Target, o.Index)
+// ErrStreams is returned where several bundles are to be seeded of which one is a stream.
+var ErrStreams = errors.New("a bundle that comes as a stream is seeded alone")
+
+// Prepare compares the bundles with the registry. It sends nothing. What several of them carry
+// is sent once. Errors: *CollisionError, *PlatformsError, *oci.Error, *verify.ContentError,
+// ErrStreams.
+func Prepare(ctx context.Context, bundles []*verify.Bundle, o SeedOptions) (*Seeding, error) {
+	all, err := allRoots(bundles, o)
 	if err != nil {
 		return nil, err
 	}
-	s := &Seeding{bundle: b, o: o, blobs: map[string]*blobState{}, stats: SeedResult{Registry: o.Target.String(), TagMoves: []TagMove{}, Images: []SeededImage{}}}
+	for _, b := range bundles {
+		if b.IsStream() && len(bundles) > 1 {
+			return nil, ErrStreams
+		}
+		if err := b.Preload(ctx, o.Progress); err != nil {
+			return nil, err
+		}
+	}
+	s := &Seeding{bundles: bundles, o: o, blobs: map[string]*blobState{}, stats: SeedResult{Registry: o.Target.String(), TagMoves: []TagMove{}, Images: []SeededImage{}}}
 	task := o.Progress.Start("asking the registry", int64(len(all)), progress.Items)
 	defer task.Done()
 	s.roots = make([]*rootState, len(all))
@@ -230,7 +244,7 @@ func (s *Seeding) collect(r *rootState) error {
 		if oci.IsIndex(m.MediaType) {
 			continue
 		}
-		raw, err := s.bundle.ReadBlob(m.Digest, manifest.MaxOCIManifestBytes)
+		raw, err := r.bundle.ReadBlob(m.Digest, manifest.MaxOCIManifestBytes)
 		if err != nil {
 			return err
 		}
@@ -246,7 +260,7 @@ func (s *Seeding) collect(r *rootState) error {
 			r.size += d.Size
 			b := s.blobs[d.Digest]
 			if b == nil {
-				b = &blobState{Descriptor: d}
+				b = &blobState{Descriptor: d, bundle: r.bundle}
 				s.blobs[d.Digest] = b
 			}
 			// Several images in one repository need a blob once.
@@ -340,12 +354,21 @@ func (s *Seeding) Run(ctx context.Context) (*SeedResult, error) {
 	if len(s.moves) > 0 && !s.o.MoveTags {
 		return nil, &TagsMoveError{s.moves}
 	}
-	task := s.o.Progress.Start("seeding", s.bytes(), progress.Bytes)
+	report := s.o.Progress
+	if s.bundles[0].IsStream() {
+		report = progress.Discard // how far the stream has been read says it all
+	}
+	task := report.Start("seeding", s.bytes(), progress.Bytes)
 	defer task.Done()
 	// Whether the registry takes sparse indexes is found out with the smallest one, not after
 	// hours of uploading.
-	if probe := s.smallestSparse(); probe != nil {
+	if probe := s.smallestSparse(); probe != nil && !s.bundles[0].IsStream() {
 		if err := s.send(ctx, []*rootState{probe}, task); err != nil {
+			return nil, err
+		}
+	}
+	if s.bundles[0].IsStream() {
+		if err := s.sendStream(ctx, task); err != nil {
 			return nil, err
 		}
 	}
@@ -394,15 +417,18 @@ func (s *Seeding) send(ctx context.Context, some []*rootState, task progress.Tas
 			wanted[digest][r.path] = true
 		}
 	}
-	// In the order of the file, so that media that seek slowly are read from front to back.
+	// In the order of the files, so that media that seek slowly are read from front to back.
 	var list []*blobState
-	for _, mb := range s.bundle.Manifest().Blobs {
-		if b := s.blobs[mb.Digest]; b != nil && wanted[mb.Digest] != nil && len(b.need) > 0 {
-			list = append(list, b)
+	for _, from := range s.bundles {
+		for _, mb := range from.Manifest().Blobs {
+			if b := s.blobs[mb.Digest]; b != nil && b.bundle == from && wanted[mb.Digest] != nil && len(b.need) > 0 {
+				list = append(list, b)
+			}
 		}
 	}
 	err := each(ctx, jobs, list, func(ctx context.Context, _ int, b *blobState) error {
-		return s.sendBlob(ctx, b, wanted[b.Digest], task)
+		open := func() (io.ReadCloser, error) { return b.bundle.Blob(b.Digest) }
+		return s.sendBlob(ctx, b, wanted[b.Digest], open, task)
 	})
 	if err != nil {
 		return err
@@ -412,14 +438,14 @@ func (s *Seeding) send(ctx context.Context, some []*rootState, task progress.Tas
 
 // sendBlob brings one blob to those of its repositories that lack it: over the wire once, then
 // mounted from one to the next.
-func (s *Seeding) sendBlob(ctx context.Context, b *blobState, paths map[string]bool, task progress.Task) error {
+func (s *Seeding) sendBlob(ctx context.Context, b *blobState, paths map[string]bool, open func() (io.ReadCloser, error), task progress.Task) error {
 	var later []*rootState
 	for _, r := range b.need {
 		if !paths[r.path] {
 			later = append(later, r)
 			continue
 		}
-		mounted, err := r.repo.PutBlob(ctx, b.Descriptor, b.have, func() (io.ReadCloser, error) { return s.bundle.Blob(b.Digest) }, task.Add)
+		mounted, err := r.repo.PutBlob(ctx, b.Descriptor, b.have, open, task.Add)
 		if err != nil {
 			return err
 		}
@@ -443,7 +469,7 @@ func (s *Seeding) sendManifests(ctx context.Context, r *rootState) error {
 	missing := r.missing
 	r.missing = nil
 	for _, m := range missing {
-		c, err := s.content(m)
+		c, err := r.content(m)
 		if err != nil {
 			return err
 		}
@@ -461,8 +487,9 @@ func (s *Seeding) sendManifests(ctx context.Context, r *rootState) error {
 	return nil
 }
 
-func (s *Seeding) content(d manifest.Descriptor) (*oci.Content, error) {
-	raw, err := s.bundle.ReadBlob(d.Digest, manifest.MaxOCIManifestBytes)
+// content reads a manifest of r.
+func (r *rootState) content(d manifest.Descriptor) (*oci.Content, error) {
+	raw, err := r.bundle.ReadBlob(d.Digest, manifest.MaxOCIManifestBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -475,7 +502,7 @@ func (s *Seeding) tag(ctx context.Context) error {
 		if len(r.tags) == 0 {
 			return nil
 		}
-		c, err := s.content(r.top)
+		c, err := r.content(r.top)
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sealift/sealift/internal/oci"
 	"github.com/sealift/sealift/manifest"
+	"github.com/sealift/sealift/verify"
 )
 
 // Target is the place in a registry that a bundle is seeded to.
@@ -113,6 +114,7 @@ func (e *CollisionError) Error() string {
 
 // root is one image or chart on its way to a repository.
 type root struct {
+	bundle *verify.Bundle
 	source string
 	path   string
 	// tag is empty for references that have only a digest.
@@ -137,10 +139,27 @@ func (r *root) reference(t Target) string {
 	return s + "@" + r.top.Digest
 }
 
-// roots maps everything in m to its place below t.
-func roots(m *manifest.Manifest, t Target, mode IndexMode) ([]*root, error) {
+// allRoots maps everything in the bundles to its place.
+func allRoots(bundles []*verify.Bundle, o SeedOptions) ([]*root, error) {
 	var all []*root
 	taken := map[string]*root{}
+	for _, b := range bundles {
+		some, err := roots(b.Manifest(), o.Target, o.Index, taken)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range some {
+			r.bundle = b
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+// roots maps everything in m to its place below t. taken holds what has been mapped already, by
+// its name there.
+func roots(m *manifest.Manifest, t Target, mode IndexMode, taken map[string]*root) ([]*root, error) {
+	var all []*root
 	add := func(r *root) error {
 		if r.tag != "" {
 			key := r.path + ":" + r.tag

@@ -43,7 +43,7 @@ func TestNamesAtTheSite(t *testing.T) {
 		},
 		Charts: []manifest.Chart{{Name: "Shop", Version: "1.2.3+x", Manifest: manifest.Descriptor{Digest: digest("4")}}},
 	}
-	all, err := roots(m, Target{"site:5000", "mirror"}, "")
+	all, err := roots(m, Target{"site:5000", "mirror"}, "", map[string]*root{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,12 +70,12 @@ func TestCollisionsAreRefused(t *testing.T) {
 		image("one.example.com/shop/app:1", "1"), image("two.example.com/shop/app:1", "2"),
 	}}
 	var collision *CollisionError
-	if _, err := roots(m, Target{Registry: "site.example"}, ""); !errors.As(err, &collision) || collision.Target != "site.example/shop/app:1" {
+	if _, err := roots(m, Target{Registry: "site.example"}, "", map[string]*root{}); !errors.As(err, &collision) || collision.Target != "site.example/shop/app:1" {
 		t.Fatal(err)
 	}
 	// The same content under one name is no collision.
 	m.Images[1].Digest = m.Images[0].Digest
-	if _, err := roots(m, Target{Registry: "site.example"}, ""); err != nil {
+	if _, err := roots(m, Target{Registry: "site.example"}, "", map[string]*root{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -96,7 +96,7 @@ func TestWhatStandsForASparseIndex(t *testing.T) {
 		children int
 		sparse   bool
 	}{{"", "1", 1, true}, {IndexOriginal, "1", 1, true}, {IndexDerived, "2", 1, false}, {IndexPlatform, "3", 0, false}} {
-		all, err := roots(sparse("linux/amd64"), Target{Registry: "site.example"}, c.mode)
+		all, err := roots(sparse("linux/amd64"), Target{Registry: "site.example"}, c.mode, map[string]*root{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func TestWhatStandsForASparseIndex(t *testing.T) {
 		}
 	}
 	var platforms *PlatformsError
-	if _, err := roots(sparse("linux/amd64", "linux/arm64"), Target{Registry: "site.example"}, IndexPlatform); !errors.As(err, &platforms) {
+	if _, err := roots(sparse("linux/amd64", "linux/arm64"), Target{Registry: "site.example"}, IndexPlatform, map[string]*root{}); !errors.As(err, &platforms) {
 		t.Fatal(err)
 	}
 }

@@ -50,6 +50,9 @@ func Parse(raw []byte) (*Manifest, error) {
 	if err := dec.Decode(&head); err == nil && head.Format != Format {
 		return nil, fmt.Errorf("parsing manifest: format %d, this version reads format %d: %w", head.Format, Format, ErrUnknownFormat)
 	}
+	if err := checkCounts(raw); err != nil {
+		return nil, fmt.Errorf("parsing manifest: %w", err)
+	}
 	m := &Manifest{}
 	dec = json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
@@ -67,6 +70,45 @@ func Parse(raw []byte) (*Manifest, error) {
 		return nil, fmt.Errorf("parsing manifest: %w", err)
 	}
 	return m, nil
+}
+
+const (
+	// maxListed bounds the images, charts, blobs and entries together.
+	maxListed = MaxImages + MaxCharts + 2*MaxEntries
+	// minObject and minValue are how many bytes of a manifest an object and a value take at least,
+	// on average: a reason is {"kind":"spec"}, and lists are of platforms.
+	minObject, minValue = 15, 5
+)
+
+// checkCounts refuses what is no manifest before it is decoded: in memory, an image takes a
+// hundred times as much as the "{}," that could stand for it.
+func checkCounts(raw []byte) error {
+	var depth, listed, objects, values int
+	quoted := false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case c == '"':
+			quoted = !quoted
+		case quoted && c == '\\':
+			i++
+		case quoted:
+		case c == '{' || c == '[':
+			if depth++; c == '{' {
+				objects++
+			}
+			if depth == 3 {
+				listed++
+			}
+		case c == '}' || c == ']':
+			depth--
+		case c == ',':
+			values++
+		}
+	}
+	if listed > maxListed || objects > len(raw)/minObject || values > len(raw)/minValue {
+		return fmt.Errorf("%d lists and objects, %d objects, %d values in %d bytes: %w", listed, objects, values, len(raw), ErrInvalid)
+	}
+	return nil
 }
 
 func marshal(v any) ([]byte, error) {

@@ -78,22 +78,34 @@ func EntryFor(name string, content []byte) Entry {
 	return Entry{Name: name, Size: int64(len(content)), SHA256: hex.EncodeToString(sum[:])}
 }
 
-// BlobEntry returns the entry that holds a stored blob.
-func BlobEntry(b Blob) Entry {
-	h := b.Digest[len("sha256:"):]
-	return Entry{Name: BlobPrefix + h, Size: b.Size, SHA256: h}
+// ZstdSuffix ends the name of an entry that holds a blob compressed with zstd: unzstd takes it
+// off again, and what it leaves is the blob under its own name.
+const ZstdSuffix = ".zst"
+
+// BlobEntryName is the name of the entry that holds b.
+func BlobEntryName(b Blob) string {
+	name := BlobPrefix + b.Digest[len("sha256:"):]
+	if b.Encoding == EncodingZstd {
+		name += ZstdSuffix
+	}
+	return name
 }
 
 // Arrange sets m.Entries from the rest of m: oci-layout, index.json, then the blobs in the
-// order of m.Blobs.
-func Arrange(m *Manifest) error {
+// order of m.Blobs. What the entries of encoded blobs hold does not follow from m: encoded
+// names it by the digests of the blobs.
+func Arrange(m *Manifest, encoded map[string]Entry) error {
 	idx, err := OCIIndex(m)
 	if err != nil {
 		return err
 	}
 	m.Entries = []Entry{EntryFor(EntryOCILayout, OCILayout()), EntryFor(EntryIndex, idx)}
 	for _, b := range m.Blobs {
-		m.Entries = append(m.Entries, BlobEntry(b))
+		e := Entry{Name: BlobEntryName(b), Size: b.Size, SHA256: b.Digest[len("sha256:"):]}
+		if b.Encoding != EncodingStored {
+			e.Size, e.SHA256 = encoded[b.Digest].Size, encoded[b.Digest].SHA256
+		}
+		m.Entries = append(m.Entries, e)
 	}
 	return nil
 }

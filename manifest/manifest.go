@@ -22,6 +22,9 @@ const (
 	Format = 1
 	// EncodingStored says that a blob's entry holds the blob's own bytes.
 	EncodingStored = "stored"
+	// EncodingZstd says that a blob's entry holds the blob's bytes compressed with zstd. It is
+	// for layers that are not compressed themselves.
+	EncodingZstd = "zstd"
 	// DefaultChannel is the release channel of a spec that names none.
 	DefaultChannel = "stable"
 )
@@ -136,7 +139,7 @@ type Blob struct {
 	Digest    string `json:"digest"`
 	Size      int64  `json:"size"`
 	MediaType string `json:"mediaType"`
-	// Encoding says how entries hold the blob; EncodingStored is the only one of format 1.
+	// Encoding says how the blob's entry holds it.
 	Encoding string `json:"encoding"`
 }
 

@@ -46,7 +46,7 @@ func sample(t testing.TB) *manifest.Manifest {
 			blob(tgzDigest, "application/gzip", 40), blob(artDigest, img, 50), blob(valsDigest, manifest.MediaTypeValues, 60),
 		},
 	}
-	if err := manifest.Arrange(m); err != nil {
+	if err := manifest.Arrange(m, nil); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -164,7 +164,7 @@ func TestRules(t *testing.T) {
 		},
 		"values without a blob": func(m *manifest.Manifest) { m.Charts[0].Values[0].Digest = "sha256:" + strings.Repeat("9", 64) },
 		"blob twice":            func(m *manifest.Manifest) { m.Blobs = append(m.Blobs, m.Blobs[0]) },
-		"unknown encoding":      func(m *manifest.Manifest) { m.Blobs[0].Encoding = "zstd" },
+		"unknown encoding":      func(m *manifest.Manifest) { m.Blobs[0].Encoding = "gzip" },
 		"negative size":         func(m *manifest.Manifest) { m.Blobs[3].Size, m.Charts[0].Archive.Size = -1, -1 },
 		"huge size":             func(m *manifest.Manifest) { m.Blobs[3].Size = manifest.MaxEntryBytes + 1 },
 		"upper-case digest":     func(m *manifest.Manifest) { m.Blobs[3].Digest = "sha256:" + strings.Repeat("A", 64) },
@@ -174,7 +174,7 @@ func TestRules(t *testing.T) {
 			m := sample(t)
 			spoil(m)
 			if len(m.Blobs) > 0 && m.Blobs[len(m.Blobs)-1].Digest != "" {
-				if err := manifest.Arrange(m); err != nil {
+				if err := manifest.Arrange(m, nil); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -205,10 +205,67 @@ func TestEntriesHaveNoFreedom(t *testing.T) {
 	}
 }
 
+// encodedSample is the sample with its last blob encoded.
+func encodedSample(t testing.TB) *manifest.Manifest {
+	t.Helper()
+	m := sample(t)
+	m.Blobs[len(m.Blobs)-1].Encoding = manifest.EncodingZstd
+	content := manifest.EntryFor("", []byte("what it is encoded to"))
+	if err := manifest.Arrange(m, map[string]manifest.Entry{valsDigest: content}); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestEncodedBlobs: of what an encoded blob's entry holds, only size and digest are free.
+func TestEncodedBlobs(t *testing.T) {
+	m := encodedSample(t)
+	if again, err := manifest.Parse(encode(t, m)); err != nil || again.Blobs[len(m.Blobs)-1].Encoding != manifest.EncodingZstd {
+		t.Fatal(err)
+	}
+	last := len(m.Entries) - 1
+	if want := manifest.BlobPrefix + valsDigest[len("sha256:"):] + ".zst"; m.Entries[last].Name != want || manifest.BlobEntryName(m.Blobs[len(m.Blobs)-1]) != want {
+		t.Errorf("its entry is called %q, want %q", m.Entries[last].Name, want)
+	}
+	for name, free := range map[string]func(*manifest.Entry){
+		"another size":   func(e *manifest.Entry) { e.Size = 1 },
+		"the largest":    func(e *manifest.Entry) { e.Size = manifest.MaxEntryBytes },
+		"another digest": func(e *manifest.Entry) { e.SHA256 = strings.Repeat("9", 64) },
+	} {
+		m := encodedSample(t)
+		free(&m.Entries[last])
+		if err := m.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, spoil := range map[string]func(*manifest.Manifest){
+		"no bytes":           func(m *manifest.Manifest) { m.Entries[last].Size = 0 },
+		"negative size":      func(m *manifest.Manifest) { m.Entries[last].Size = -1 },
+		"too large":          func(m *manifest.Manifest) { m.Entries[last].Size = manifest.MaxEntryBytes + 1 },
+		"no digest":          func(m *manifest.Manifest) { m.Entries[last].SHA256 = "" },
+		"upper-case digest":  func(m *manifest.Manifest) { m.Entries[last].SHA256 = strings.Repeat("A", 64) },
+		"the blob's name":    func(m *manifest.Manifest) { m.Entries[last].Name = manifest.BlobPrefix + valsDigest[len("sha256:"):] },
+		"a path":             func(m *manifest.Manifest) { m.Entries[last].Name = "../../x.zst" },
+		"entry left out":     func(m *manifest.Manifest) { m.Entries = m.Entries[:last] },
+		"entries exchanged":  func(m *manifest.Manifest) { m.Entries[last], m.Entries[last-1] = m.Entries[last-1], m.Entries[last] },
+		"stored all at once": func(m *manifest.Manifest) { m.Blobs[len(m.Blobs)-1].Encoding = manifest.EncodingStored },
+		"encoded otherwise":  func(m *manifest.Manifest) { m.Blobs[len(m.Blobs)-1].Encoding = "gzip" },
+		"no encoding":        func(m *manifest.Manifest) { m.Blobs[len(m.Blobs)-1].Encoding = "" },
+		"another one too":    func(m *manifest.Manifest) { m.Blobs[0].Encoding = manifest.EncodingZstd },
+	} {
+		m := encodedSample(t)
+		spoil(m)
+		if err := m.Validate(); !errors.Is(err, manifest.ErrInvalid) {
+			t.Errorf("%s: %v, want ErrInvalid", name, err)
+		}
+	}
+}
+
 // FuzzParse: what is accepted is canonical, valid, and the same when it is encoded again.
 func FuzzParse(f *testing.F) {
 	raw := encode(f, sample(f))
 	f.Add(raw)
+	f.Add(encode(f, encodedSample(f)))
 	f.Add([]byte(`{"mediaType":"` + manifest.MediaType + `","format":1}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := manifest.Parse(b)

@@ -160,8 +160,8 @@ func (m *Manifest) validateBlobs() (map[string]*Blob, error) {
 		if err := checkDescriptor(Descriptor{Digest: b.Digest, MediaType: b.MediaType, Size: b.Size}, MaxEntryBytes); err != nil {
 			return nil, fmt.Errorf("blob %d: %w", i, err)
 		}
-		if b.Encoding != EncodingStored {
-			return nil, fmt.Errorf("blob %s: encoding %q, this version knows %q", b.Digest, b.Encoding, EncodingStored)
+		if b.Encoding != EncodingStored && b.Encoding != EncodingZstd {
+			return nil, fmt.Errorf("blob %s: encoding %q, this version knows %q and %q", b.Digest, b.Encoding, EncodingStored, EncodingZstd)
 		}
 		if blobs[b.Digest] != nil {
 			return nil, fmt.Errorf("blob %s twice", b.Digest)
@@ -324,10 +324,26 @@ func (c *Chart) validate(blobs map[string]*Blob) error {
 }
 
 // validateEntries checks that the entries are those that Arrange makes: there is no freedom
-// in them that could be used to say something else.
+// in them, but for size and digest of what encoded blobs are encoded to, that could be used to
+// say something else.
 func (m *Manifest) validateEntries() error {
+	const before = 2 // oci-layout and index.json
+	encoded := map[string]Entry{}
+	for i, b := range m.Blobs {
+		if b.Encoding == EncodingStored || before+i >= len(m.Entries) {
+			continue
+		}
+		e := m.Entries[before+i]
+		if e.Size < 1 || e.Size > MaxEntryBytes {
+			return fmt.Errorf("entry %q: size %d is not from 1 to %d", e.Name, e.Size, int64(MaxEntryBytes))
+		}
+		if err := CheckDigest("sha256:" + e.SHA256); err != nil {
+			return fmt.Errorf("entry %q: %w", e.Name, err)
+		}
+		encoded[b.Digest] = e
+	}
 	want := *m
-	if err := Arrange(&want); err != nil {
+	if err := Arrange(&want, encoded); err != nil {
 		return err
 	}
 	if len(want.Entries) != len(m.Entries) {

@@ -9,6 +9,7 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ import (
 )
 
 // DetachedSuffix is added to the name of a bundle file to name a sigstore bundle beside it.
-const DetachedSuffix = ".sigstore.json"
+const DetachedSuffix = archive.DetachedSuffix
 
 // ErrNoPolicy is returned where nobody was named who may sign.
 var ErrNoPolicy = errors.New("no key was named that a signature could be checked with")
@@ -98,56 +99,81 @@ type Evidence struct {
 	Ignored int `json:"ignored"`
 }
 
+// Files is where a bundle lies.
+type Files = archive.Files
+
+// Find returns the bundles that paths name: files, volumes, or directories with either. Errors as
+// those of archive.Find.
+func Find(paths []string) ([]*Files, error) { return archive.Find(paths) }
+
 // Bundle is a bundle whose manifest has been proven. Its blobs are proven as they are read.
-// It may be used by several goroutines.
+// It may be used by several goroutines, unless it is a stream.
 type Bundle struct {
 	path     string
-	file     *os.File
+	source   archive.Source
+	size     int64
 	manifest *manifest.Manifest
 	evidence Evidence
 	reader   *archive.Reader
+	blobs    map[string]manifest.Blob
+	stream   *stream
 }
 
-// Open proves who signed the bundle at path and reads its manifest, and nothing else. The
-// caller closes the Bundle. Errors: ErrNoPolicy, *UnsignedError, *UntrustedError,
+// Open proves who signed the bundle that lies in files and reads its manifest, and nothing else.
+// The caller closes the Bundle. Errors: ErrNoPolicy, *UnsignedError, *UntrustedError,
 // *ContentError, archive.ErrNotBundle and manifest.ErrUnknownFormat (wrapped), or that of
 // opening the file.
-func Open(ctx context.Context, path string, policy Policy) (_ *Bundle, err error) {
+func Open(ctx context.Context, files *Files, policy Policy) (*Bundle, error) {
+	b, err := OpenIncomplete(ctx, files, policy)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.reader.Fit(); err != nil {
+		return nil, errors.Join(&ContentError{b.path, err}, b.Close())
+	}
+	return b, nil
+}
+
+// OpenIncomplete is Open for a bundle of which volumes may be missing, or a part of the file, so
+// that Check can tell all that is wrong with it.
+func OpenIncomplete(ctx context.Context, files *Files, policy Policy) (*Bundle, error) {
 	if len(policy.Keys) == 0 {
 		return nil, ErrNoPolicy
 	}
-	o, err := open(path)
+	o, err := open(files)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, o.file.Close())
-		}
-	}()
-	evidence, err := policy.check(ctx, path, o)
+	b, err := o.prove(ctx, policy)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, o.source.Close())
 	}
-	m, err := manifest.Parse(o.head.Manifest)
-	if err != nil {
-		return nil, &ContentError{path, err}
-	}
-	layout, err := archive.NewLayout(int64(len(o.head.Manifest)), m.Head, m.Entries)
-	if err != nil {
-		return nil, &ContentError{path, err}
-	}
-	reader, err := archive.NewReader(o.file, o.size, o.head, layout)
-	if err != nil {
-		return nil, &ContentError{path, err}
-	}
-	return &Bundle{path: path, file: o.file, manifest: m, evidence: evidence, reader: reader}, nil
+	return b, nil
 }
 
-// opened is a file whose head has been read, of which nothing is proven.
+// OpenStream is Open for a bundle that comes through a pipe, which errors call name. Only its
+// head is read. What follows is read by Preload and Each, or by Check, once. Errors as those of
+// Open.
+func OpenStream(ctx context.Context, name string, r io.Reader, policy Policy) (*Bundle, error) {
+	if len(policy.Keys) == 0 {
+		return nil, ErrNoPolicy
+	}
+	o, err := read(name, archive.NewStream(r))
+	if err != nil {
+		return nil, err
+	}
+	b, err := o.prove(ctx, policy)
+	if err != nil {
+		return nil, err
+	}
+	b.stream = &stream{cache: map[string][]byte{}}
+	return b, nil
+}
+
+// opened is a bundle whose head has been read, of which nothing is proven.
 type opened struct {
-	file       *os.File
-	size       int64
+	path       string
+	source     archive.Source
 	head       *archive.Head
 	signatures []signature
 	unreadable error
@@ -158,63 +184,83 @@ type signature struct {
 	detached bool
 }
 
-func open(path string) (_ *opened, err error) {
-	f, info, err := openRegular(path)
-	if errors.Is(err, errNotRegular) {
-		return nil, &ContentError{path, archive.ErrNotBundle}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("opening bundle: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close())
-		}
-	}()
-	o := &opened{file: f, size: info.Size()}
-	if o.head, err = archive.ReadHead(f, o.size); err != nil {
+func read(path string, src archive.Source) (*opened, error) {
+	o := &opened{path: path, source: src}
+	var err error
+	if o.head, err = archive.ReadHead(src); err != nil {
 		return nil, &ContentError{path, err}
 	}
 	for _, s := range o.head.Signatures {
 		o.signatures = append(o.signatures, signature{s, false})
 	}
-	body, err := readDetached(path + DetachedSuffix)
-	switch {
-	case err != nil:
-		// A foreign file beside the bundle must not stop a bundle that carries a good one.
-		o.unreadable = err
-	case body != nil:
-		o.signatures = append(o.signatures, signature{archive.Signature{Name: path + DetachedSuffix, Body: body}, true})
+	return o, nil
+}
+
+func open(files *Files) (*opened, error) {
+	src, err := files.Open()
+	var missing *archive.VolumesError
+	if errors.Is(err, archive.ErrNotBundle) || errors.As(err, &missing) {
+		return nil, &ContentError{files.Name, err}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening bundle: %w", err)
+	}
+	o, err := openFrom(files, src)
+	if err != nil {
+		return nil, errors.Join(err, src.Close())
 	}
 	return o, nil
 }
 
-var errNotRegular = errors.New("not a regular file")
+// openFrom reads the head of the bundle that src reads and the signatures that lie beside files.
+func openFrom(files *Files, src archive.Source) (*opened, error) {
+	o, err := read(files.Name, src)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range files.Detached {
+		body, err := readDetached(path)
+		switch {
+		case err != nil:
+			// A foreign file beside the bundle must not stop a bundle that carries a good one.
+			o.unreadable = err
+		case body != nil:
+			o.signatures = append(o.signatures, signature{archive.Signature{Name: path, Body: body}, true})
+		}
+	}
+	return o, nil
+}
 
-// openRegular opens a regular file. It looks before it opens, since opening a pipe waits for
-// somebody to write into it, and once more afterwards.
-func openRegular(path string) (*os.File, os.FileInfo, error) {
-	if info, err := os.Stat(path); err != nil {
-		return nil, nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, nil, errNotRegular
-	}
-	f, err := os.Open(path)
+// prove checks the signatures and only then looks into the manifest.
+func (o *opened) prove(ctx context.Context, policy Policy) (*Bundle, error) {
+	evidence, err := policy.check(ctx, o.path, o)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errNotRegular
-	}
+	m, err := manifest.Parse(o.head.Manifest)
 	if err != nil {
-		return nil, nil, errors.Join(err, f.Close())
+		return nil, &ContentError{o.path, err}
 	}
-	return f, info, nil
+	layout, err := archive.NewLayout(int64(len(o.head.Manifest)), m.Head, m.Entries)
+	if err != nil {
+		return nil, &ContentError{o.path, err}
+	}
+	reader, err := archive.NewReader(o.source, o.head, layout)
+	if err != nil {
+		return nil, &ContentError{o.path, err}
+	}
+	b := &Bundle{
+		path: o.path, source: o.source, size: layout.Size(), manifest: m, evidence: evidence, reader: reader,
+		blobs: make(map[string]manifest.Blob, len(m.Blobs)),
+	}
+	for _, blob := range m.Blobs {
+		b.blobs[blob.Digest] = blob
+	}
+	return b, nil
 }
 
 func readDetached(path string) (_ []byte, err error) {
-	f, _, err := openRegular(path)
+	f, _, err := archive.OpenRegular(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -261,10 +307,21 @@ func (p Policy) check(ctx context.Context, path string, o *opened) (Evidence, er
 }
 
 // Close closes the file.
-func (b *Bundle) Close() error { return b.file.Close() }
+func (b *Bundle) Close() error { return b.source.Close() }
 
-// Path is where the bundle lies.
+// Path is what errors call the bundle.
 func (b *Bundle) Path() string { return b.path }
+
+// Size is how many bytes the file has, or its volumes together.
+func (b *Bundle) Size() int64 { return b.size }
+
+// Volumes is how many volumes the file was cut into, 0 where it was not.
+func (b *Bundle) Volumes() int {
+	if p := b.source.Place(b.size - 1); p != nil {
+		return p.Number
+	}
+	return 0
+}
 
 // Manifest is the proven manifest. It must not be changed.
 func (b *Bundle) Manifest() *manifest.Manifest { return b.manifest }
@@ -272,15 +329,34 @@ func (b *Bundle) Manifest() *manifest.Manifest { return b.manifest }
 // Evidence is what was proven about the bundle's origin.
 func (b *Bundle) Evidence() Evidence { return b.evidence }
 
-// Blob returns the bytes of a blob. They are proven: the last piece is given out only when
-// the whole has the blob's digest. Reading errors are *ContentError.
+// Blob returns the bytes of a blob, whatever its encoding. They are proven: the last piece is
+// given out only when the whole has the blob's digest. Reading errors are *ContentError.
 func (b *Bundle) Blob(digest string) (io.ReadCloser, error) {
-	if err := manifest.CheckDigest(digest); err != nil {
-		return nil, err
+	blob, ok := b.blobs[digest]
+	if !ok {
+		return nil, fmt.Errorf("reading blob %q: not in the bundle", digest)
 	}
-	r, err := b.reader.Open(manifest.BlobPrefix + digest[len("sha256:"):])
+	if b.stream != nil {
+		raw, ok := b.stream.cache[digest]
+		if !ok {
+			return nil, &ContentError{b.path, archive.ErrStream}
+		}
+		return io.NopCloser(bytes.NewReader(raw)), nil
+	}
+	r, err := b.reader.Open(manifest.BlobEntryName(blob))
 	if err != nil {
 		return nil, err
+	}
+	return b.decoded(blob, r)
+}
+
+// decoded gives the bytes of a blob out of those of its entry.
+func (b *Bundle) decoded(blob manifest.Blob, r io.ReadCloser) (io.ReadCloser, error) {
+	if blob.Encoding == manifest.EncodingZstd {
+		var err error
+		if r, err = archive.NewDecoder(blob, r); err != nil {
+			return nil, &ContentError{b.path, err}
+		}
 	}
 	return &blobReader{r, b.path}, nil
 }
@@ -316,50 +392,137 @@ func (b *Bundle) ReadBlob(digest string, limit int64) (_ []byte, err error) {
 	return raw, nil
 }
 
-// Check reads the whole file once and compares every byte with what the manifest determines.
-// Errors are *ContentError, or that of ctx.
+// Check reads the whole file once and compares every byte with what the manifest determines;
+// encoded blobs are decoded and proven as well. Where the bundle is in volumes, it goes on after
+// the first difference and names every volume that is not good. Errors are *ContentError, or that
+// of ctx.
 func (b *Bundle) Check(ctx context.Context, report progress.Reporter) error {
-	info, err := b.file.Stat()
-	if err != nil {
-		return &ContentError{b.path, err}
-	}
-	task := report.Start("verifying", info.Size(), progress.Bytes)
+	task := report.Start("verifying", b.size, progress.Bytes)
 	defer task.Done()
-	if err := b.reader.Verify(ctx, task.Add); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
+	err := b.check(ctx, task.Add)
+	var content *ContentError
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.As(err, &content):
+		return err
+	}
+	return &ContentError{b.path, err}
+}
+
+func (b *Bundle) check(ctx context.Context, done func(int64)) error {
+	if b.stream == nil {
+		if err := b.reader.Fit(); err != nil || b.source.Place(0) != nil {
+			// Of several volumes everything that is wrong is wanted.
+			if err := b.reader.Examine(ctx, done); err != nil {
+				return err
+			}
+			return b.checkEncoded(ctx)
 		}
-		return &ContentError{b.path, err}
+	}
+	w, err := b.reader.Walk(done)
+	if err != nil {
+		return err
+	}
+	if err := b.walk(ctx, w, func(_ context.Context, blob manifest.Blob, content io.Reader) error {
+		if blob.Encoding == manifest.EncodingStored {
+			return nil
+		}
+		_, err := io.Copy(io.Discard, content)
+		return err
+	}); err != nil {
+		return err
+	}
+	return w.Finish(ctx)
+}
+
+// checkEncoded proves the encoded blobs as what they are encoded from.
+func (b *Bundle) checkEncoded(ctx context.Context) error {
+	for _, blob := range b.manifest.Blobs {
+		if blob.Encoding == manifest.EncodingStored {
+			continue
+		}
+		if err := b.checkBlob(ctx, blob); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// Unproven is what a bundle says about itself. Nothing of it is proven; it is for showing to
-// people, not for acting on.
+func (b *Bundle) checkBlob(ctx context.Context, blob manifest.Blob) (err error) {
+	r, err := b.Blob(blob.Digest)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	buf := make([]byte, 1<<20)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if _, err := r.Read(buf); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// Unproven is what a bundle says about itself. Unless evidence comes with it nothing of it is
+// proven: then it is for showing to people, not for acting on.
 type Unproven struct {
+	Path     string
 	Manifest *manifest.Manifest
 	// Raw is the manifest's bytes as they lie in the file.
 	Raw []byte
-	// Digest of Raw, Size of the file, number of signatures in and beside the file.
+	// Digest of Raw, Size that it gives the file, number of signatures in and beside the file.
 	Digest     string
 	Size       int64
 	Signatures int
 }
 
-// Inspect reads what the bundle at path says about itself, without believing it and without
-// reading the payload. Errors as for Open, but for those about signatures.
-func Inspect(path string) (_ *Unproven, err error) {
-	o, err := open(path)
+// Inspect reads what the bundle in files says about itself, without reading the payload. With a
+// policy it is proven first, and the evidence comes with it; with the zero policy nothing is
+// believed. Errors as for Open.
+func Inspect(ctx context.Context, files *Files, policy Policy) (_ *Unproven, _ *Evidence, err error) {
+	o, err := open(files)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, o.file.Close()) }()
+	defer func() { err = errors.Join(err, o.source.Close()) }()
+	return o.inspect(ctx, policy)
+}
+
+// InspectStream is Inspect for a bundle that comes through a pipe.
+func InspectStream(ctx context.Context, name string, r io.Reader, policy Policy) (*Unproven, *Evidence, error) {
+	o, err := read(name, archive.NewStream(r))
+	if err != nil {
+		return nil, nil, err
+	}
+	return o.inspect(ctx, policy)
+}
+
+func (o *opened) inspect(ctx context.Context, policy Policy) (*Unproven, *Evidence, error) {
+	var evidence *Evidence
+	if len(policy.Keys) > 0 {
+		e, err := policy.check(ctx, o.path, o)
+		if err != nil {
+			return nil, nil, err
+		}
+		evidence = &e
+	}
 	m, err := manifest.Parse(o.head.Manifest)
 	if err != nil {
-		return nil, &ContentError{path, err}
+		return nil, nil, &ContentError{o.path, err}
+	}
+	layout, err := archive.NewLayout(int64(len(o.head.Manifest)), m.Head, m.Entries)
+	if err != nil {
+		return nil, nil, &ContentError{o.path, err}
 	}
 	return &Unproven{
-		Manifest: m, Raw: o.head.Manifest, Digest: manifest.Digest(o.head.Manifest),
-		Size: o.size, Signatures: len(o.signatures),
-	}, nil
+		Path: o.path, Manifest: m, Raw: o.head.Manifest, Digest: manifest.Digest(o.head.Manifest),
+		Size: layout.Size(), Signatures: len(o.signatures),
+	}, evidence, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/sealift/sealift/internal/archive"
@@ -23,19 +24,37 @@ type keys struct {
 
 func newKeys(t *testing.T) keys {
 	t.Helper()
-	private, public, err := sigstore.GenerateKeyPair(nil)
+	k, err := generate()
 	if err != nil {
 		t.Fatal(err)
+	}
+	return k
+}
+
+func generate() (keys, error) {
+	private, public, err := sigstore.GenerateKeyPair(nil)
+	if err != nil {
+		return keys{}, err
 	}
 	s, err := sigstore.LoadSigner(private, nil)
 	if err != nil {
-		t.Fatal(err)
+		return keys{}, err
 	}
 	k, err := sigstore.ParsePublicKey(public)
+	return keys{s, verify.Policy{Keys: []sigstore.PublicKey{k}}}, err
+}
+
+// vendorKeys takes its time once, since the file of a private key does.
+var vendorKeys = sync.OnceValues(generate)
+
+// vendor is the one that is to be trusted.
+func vendor(t *testing.T) keys {
+	t.Helper()
+	k, err := vendorKeys()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return keys{s, verify.Policy{Keys: []sigstore.PublicKey{k}}}
+	return k
 }
 
 // bundle writes a bundle with one blob and returns its path and the blob's digest.
@@ -47,7 +66,7 @@ func bundle(t *testing.T, version string, sign ...*sigstore.Signer) (path, diges
 		Created: "2026-01-02T03:04:05Z", Platforms: []string{"linux/amd64"},
 		Blobs: []manifest.Blob{{Digest: manifest.Digest(blob), Size: int64(len(blob)), MediaType: "text/plain", Encoding: manifest.EncodingStored}},
 	}
-	if err := manifest.Arrange(m); err != nil {
+	if err := manifest.Arrange(m, nil); err != nil {
 		t.Fatal(err)
 	}
 	raw, err := manifest.Encode(m)
@@ -66,36 +85,62 @@ func bundle(t *testing.T, version string, sign ...*sigstore.Signer) (path, diges
 // write makes a bundle file of any manifest bytes.
 func write(t *testing.T, path string, raw []byte, entries []manifest.Entry, contents [][]byte, sign ...*sigstore.Signer) {
 	t.Helper()
+	writeVolumes(t, path, 0, raw, entries, contents, sign...)
+}
+
+// writeVolumes is write in volumes of this size.
+func writeVolumes(t *testing.T, path string, volume int64, raw []byte, entries []manifest.Entry, contents [][]byte, sign ...*sigstore.Signer) {
+	t.Helper()
 	l, err := archive.NewLayout(int64(len(raw)), 0, entries)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := archive.Create(path, raw, l)
+	w, err := archive.NewWriter(archive.Plan{
+		Path: path, Volume: volume, Entries: entries, Head: l.Head(), Size: l.Size(), Journal: archive.NewJournal(volume, raw),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, c := range contents {
-		if err := w.WriteEntry(context.Background(), i, bytes.NewReader(c), func(int64) {}); err != nil {
+		if err := w.Entry(i).Fill(context.Background(), bytes.NewReader(c), func(int64) {}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var sigs [][]byte
+	finish(t, w, raw, l, sign...)
+}
+
+// finish seals a bundle and gives it its name.
+func finish(t *testing.T, w *archive.Writer, raw []byte, l *archive.Layout, sign ...*sigstore.Signer) {
+	t.Helper()
+	o := archive.SealOptions{Manifest: raw, Layout: l, Done: func(int64) {}}
 	for _, s := range sign {
 		sig, err := s.Sign(raw)
 		if err != nil {
 			t.Fatal(err)
 		}
-		sigs = append(sigs, sig)
+		o.Signatures = append(o.Signatures, sig)
 	}
-	if err := w.Commit(sigs); err != nil {
+	if err := w.Seal(context.Background(), o); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Publish(); err != nil {
 		t.Fatal(err)
 	}
 }
 
+// open finds the one bundle at path and opens it.
+func open(path string, policy verify.Policy) (*verify.Bundle, error) {
+	found, err := verify.Find([]string{path})
+	if err != nil {
+		return nil, err
+	}
+	return verify.Open(context.Background(), found[0], policy)
+}
+
 func TestOpenAndCheck(t *testing.T) {
-	k, stranger := newKeys(t), newKeys(t)
+	k, stranger := vendor(t), newKeys(t)
 	path, digest, raw := bundle(t, "1.0.0", stranger.signer, k.signer)
-	b, err := verify.Open(context.Background(), path, k.policy)
+	b, err := open(path, k.policy)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,19 +170,19 @@ func TestOpenAndCheck(t *testing.T) {
 }
 
 func TestZeroPolicyRefuses(t *testing.T) {
-	path, _, _ := bundle(t, "1.0.0", newKeys(t).signer)
-	if _, err := verify.Open(context.Background(), path, verify.Policy{}); !errors.Is(err, verify.ErrNoPolicy) {
+	path, _, _ := bundle(t, "1.0.0", vendor(t).signer)
+	if _, err := open(path, verify.Policy{}); !errors.Is(err, verify.ErrNoPolicy) {
 		t.Fatal(err)
 	}
 	// A policy whose key is the zero value has no key either.
 	var untrusted *verify.UntrustedError
-	if _, err := verify.Open(context.Background(), path, verify.Policy{Keys: make([]sigstore.PublicKey, 1)}); !errors.As(err, &untrusted) {
+	if _, err := open(path, verify.Policy{Keys: make([]sigstore.PublicKey, 1)}); !errors.As(err, &untrusted) {
 		t.Fatal(err)
 	}
 }
 
 func TestSignatureOfAnotherManifest(t *testing.T) {
-	k := newKeys(t)
+	k := vendor(t)
 	one, _, _ := bundle(t, "1.0.0")
 	_, _, raw := bundle(t, "1.0.1", k.signer)
 	sig, err := k.signer.Sign(raw)
@@ -148,16 +193,16 @@ func TestSignatureOfAnotherManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	var untrusted *verify.UntrustedError
-	if _, err := verify.Open(context.Background(), one, k.policy); !errors.As(err, &untrusted) {
+	if _, err := open(one, k.policy); !errors.As(err, &untrusted) {
 		t.Fatalf("%v, want *UntrustedError", err)
 	}
 }
 
 func TestDetachedSignature(t *testing.T) {
-	k := newKeys(t)
+	k := vendor(t)
 	path, _, raw := bundle(t, "1.0.0")
 	var unsigned *verify.UnsignedError
-	if _, err := verify.Open(context.Background(), path, k.policy); !errors.As(err, &unsigned) {
+	if _, err := open(path, k.policy); !errors.As(err, &unsigned) {
 		t.Fatalf("%v, want *UnsignedError", err)
 	}
 	sig, err := k.signer.Sign(raw)
@@ -167,7 +212,7 @@ func TestDetachedSignature(t *testing.T) {
 	if err := os.WriteFile(path+verify.DetachedSuffix, sig, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b, err := verify.Open(context.Background(), path, k.policy)
+	b, err := open(path, k.policy)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +225,7 @@ func TestDetachedSignature(t *testing.T) {
 // TestSignedButNotCanonical: the vendor's key signed bytes that a reader could take in more
 // than one way. They are refused although the signature holds.
 func TestSignedButNotCanonical(t *testing.T) {
-	k := newKeys(t)
+	k := vendor(t)
 	_, _, raw := bundle(t, "1.0.0")
 	for name, bad := range map[string][]byte{
 		"trailing newline": append(bytes.Clone(raw), '\n'),
@@ -191,7 +236,7 @@ func TestSignedButNotCanonical(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "b")
 			write(t, path, bad, nil, nil, k.signer)
 			var content *verify.ContentError
-			if _, err := verify.Open(context.Background(), path, k.policy); !errors.As(err, &content) {
+			if _, err := open(path, k.policy); !errors.As(err, &content) {
 				t.Fatalf("%v, want *ContentError", err)
 			}
 		})
@@ -200,7 +245,7 @@ func TestSignedButNotCanonical(t *testing.T) {
 
 // TestPayloadOfAnotherVersion puts the payload of one bundle behind the manifest of another.
 func TestPayloadOfAnotherVersion(t *testing.T) {
-	k := newKeys(t)
+	k := vendor(t)
 	path, digest, _ := bundle(t, "1.0.0", k.signer)
 	file, err := os.ReadFile(path)
 	if err != nil {
@@ -212,7 +257,7 @@ func TestPayloadOfAnotherVersion(t *testing.T) {
 	if err := os.WriteFile(path, other, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b, err := verify.Open(context.Background(), path, k.policy)
+	b, err := open(path, k.policy)
 	if err == nil {
 		defer b.Close()
 		err = b.Check(context.Background(), progress.Discard)
@@ -233,27 +278,27 @@ func TestPayloadOfAnotherVersion(t *testing.T) {
 }
 
 func TestPipesAreNotWaitedFor(t *testing.T) {
-	k := newKeys(t)
+	k := vendor(t)
 	path, _, _ := bundle(t, "1.0.0", k.signer)
 	if err := mkfifo(path + verify.DetachedSuffix); err != nil {
 		t.Skipf("no pipes here: %v", err)
 	}
-	b, err := verify.Open(context.Background(), path, k.policy)
+	b, err := open(path, k.policy)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := verify.Open(context.Background(), path+verify.DetachedSuffix, k.policy); !errors.Is(err, archive.ErrNotBundle) {
+	if _, err := open(path+verify.DetachedSuffix, k.policy); !errors.Is(err, archive.ErrNotBundle) {
 		t.Fatal(err)
 	}
 }
 
 func TestCheckEndsWithItsContext(t *testing.T) {
-	k := newKeys(t)
+	k := vendor(t)
 	path, _, _ := bundle(t, "1.0.0", k.signer)
-	b, err := verify.Open(context.Background(), path, k.policy)
+	b, err := open(path, k.policy)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,19 +2,14 @@ package archive_test
 
 import (
 	"bytes"
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -23,73 +18,6 @@ import (
 	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/manifest"
 )
-
-// content is a set of entries with their bytes.
-type content map[string][]byte
-
-func blob(b []byte) (manifest.Entry, []byte) {
-	sum := sha256.Sum256(b)
-	h := hex.EncodeToString(sum[:])
-	return manifest.Entry{Name: manifest.BlobPrefix + h, Size: int64(len(b)), SHA256: h}, b
-}
-
-func random(seed uint64, n int) []byte {
-	b := make([]byte, n)
-	r := rand.New(rand.NewPCG(seed, 1))
-	for i := range b {
-		b[i] = byte(r.Uint32())
-	}
-	return b
-}
-
-// write makes a bundle file; its manifest is any bytes, since the archive does not read it.
-func write(t testing.TB, path string, raw []byte, order func([]int), signatures [][]byte, blobs ...[]byte) (*archive.Layout, content) {
-	t.Helper()
-	c := content{}
-	var entries []manifest.Entry
-	for _, b := range blobs {
-		e, body := blob(b)
-		entries = append(entries, e)
-		c[e.Name] = body
-	}
-	l, err := archive.NewLayout(int64(len(raw)), 0, entries)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := archive.Create(path, raw, l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	idx := make([]int, len(entries))
-	for i := range idx {
-		idx[i] = i
-	}
-	if order != nil {
-		order(idx)
-	}
-	for _, i := range idx {
-		if err := w.WriteEntry(context.Background(), i, bytes.NewReader(c[entries[i].Name]), func(int64) {}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Commit(signatures); err != nil {
-		t.Fatal(err)
-	}
-	return l, c
-}
-
-func verify(file []byte, l *archive.Layout) error {
-	src := bytes.NewReader(file)
-	h, err := archive.ReadHead(src, int64(len(file)))
-	if err != nil {
-		return err
-	}
-	r, err := archive.NewReader(src, int64(len(file)), h, l)
-	if err != nil {
-		return err
-	}
-	return r.Verify(context.Background(), func(int64) {})
-}
 
 var sizes = []int{0, 1, 511, 512, 513, 131071, 131072, 131073, 1<<20 - 1, 1 << 20, 1<<20 + 1, 3<<20 + 700}
 
@@ -102,39 +30,43 @@ func blobsOfAllSizes() [][]byte {
 }
 
 func TestWriteAndRead(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "b")
-	raw := []byte(`{"hello":"world"}`)
-	l, want := write(t, path, raw, nil, [][]byte{[]byte("signature one"), []byte("signature two")}, blobsOfAllSizes()...)
-	file, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := packOf(t, blobsOfAllSizes()...)
+	p.signatures = [][]byte{[]byte("signature one"), []byte("signature two")}
+	file, l := p.write(t).file(t), p.layout(t)
 	if int64(len(file)) != l.Size() {
 		t.Fatalf("file has %d bytes, layout says %d", len(file), l.Size())
 	}
 	if err := verify(file, l); err != nil {
 		t.Fatal(err)
 	}
-	src := bytes.NewReader(file)
-	h, err := archive.ReadHead(src, int64(len(file)))
+	h, err := archive.ReadHead(source(file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(h.Manifest, raw) || len(h.Signatures) != 2 {
+	if !bytes.Equal(h.Manifest, p.raw) || len(h.Signatures) != 2 {
 		t.Fatalf("head: %q, %d signatures", h.Manifest, len(h.Signatures))
 	}
-	r, err := archive.NewReader(src, int64(len(file)), h, l)
+	r, err := archive.NewReader(source(file), h, l)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, body := range want {
+	for _, body := range p.blobs {
+		name := blob(body).Name
+		if got, err := content(r, name); err != nil || !bytes.Equal(got, body) {
+			t.Fatalf("%s: %d bytes, %v; want %d bytes", name, len(got), err, len(body))
+		}
+		// The way that io.Copy takes.
 		e, err := r.Open(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := io.ReadAll(e)
-		if err != nil || !bytes.Equal(got, body) {
-			t.Fatalf("%s: %d bytes, %v; want %d bytes", name, len(got), err, len(body))
+		var b bytes.Buffer
+		if n, err := io.Copy(&b, e); err != nil || n != int64(len(body)) || !bytes.Equal(b.Bytes(), body) {
+			t.Fatalf("%s: %d bytes copied, %v; want %d bytes", name, n, err, len(body))
+		}
+		e.Close()
+		if _, err := e.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+			t.Fatalf("a closed entry was read: %v", err)
 		}
 	}
 	if _, err := r.Open("blobs/sha256/nothing"); err == nil {
@@ -142,21 +74,8 @@ func TestWriteAndRead(t *testing.T) {
 	}
 }
 
-func TestOrderOfWritingDoesNotMatter(t *testing.T) {
-	dir := t.TempDir()
-	write(t, filepath.Join(dir, "a"), []byte("{}"), nil, nil, blobsOfAllSizes()...)
-	write(t, filepath.Join(dir, "b"), []byte("{}"), slices.Reverse[[]int], nil, blobsOfAllSizes()...)
-	a, _ := os.ReadFile(filepath.Join(dir, "a"))
-	b, _ := os.ReadFile(filepath.Join(dir, "b"))
-	if len(a) == 0 || !bytes.Equal(a, b) {
-		t.Fatal("files differ")
-	}
-}
-
 func TestKlauspostDecodes(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "b")
-	write(t, path, []byte("{}"), nil, nil, blobsOfAllSizes()...)
-	f, err := os.Open(path)
+	f, err := os.Open(packOf(t, blobsOfAllSizes()...).write(t).path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,12 +93,9 @@ func TestKlauspostDecodes(t *testing.T) {
 // TestEveryBitFlipIsFound flips each bit of a small bundle, one at a time. Under the race
 // detector, which makes it ten times slower and adds nothing, it takes one bit in a few.
 func TestEveryBitFlipIsFound(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "b")
-	l, _ := write(t, path, []byte(`{"m":1}`), nil, [][]byte{[]byte("a signature")}, random(1, 700), nil, random(2, 10))
-	file, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := packOf(t, random(1, 700), nil, random(2, 10))
+	p.raw, p.signatures = []byte(`{"m":1}`), [][]byte{[]byte("a signature")}
+	file, l := p.write(t).file(t), p.layout(t)
 	if err := verify(file, l); err != nil {
 		t.Fatal(err)
 	}
@@ -205,12 +121,8 @@ func TestEveryBitFlipIsFound(t *testing.T) {
 }
 
 func TestTruncationAndTrailingBytesAreFound(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "b")
-	l, _ := write(t, path, []byte(`{"m":1}`), nil, nil, random(1, 700))
-	file, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := packOf(t, random(1, 700))
+	file, l := p.write(t).file(t), p.layout(t)
 	for n := 0; n < len(file); n += 1 + flipStep/97 {
 		if verify(file[:n], l) == nil {
 			t.Fatalf("cut to %d bytes: not found", n)
@@ -222,129 +134,14 @@ func TestTruncationAndTrailingBytesAreFound(t *testing.T) {
 	}
 }
 
-func TestWrongContentIsRefused(t *testing.T) {
-	dir := t.TempDir()
-	e, body := blob(random(1, 2000))
-	l, err := archive.NewLayout(2, 0, []manifest.Entry{e})
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "b")
-	w, err := archive.Create(path, []byte("{}"), l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	other := bytes.Clone(body)
-	other[7] ^= 1
-	for _, wrong := range [][]byte{other, body[:1999], append(bytes.Clone(body), 1), nil} {
-		var c *archive.ContentError
-		if err := w.WriteEntry(context.Background(), 0, bytes.NewReader(wrong), func(int64) {}); !errors.As(err, &c) {
-			t.Fatalf("%d wrong bytes: %v", len(wrong), err)
-		}
-	}
-	// The same place can be written again after a failure.
-	if err := w.WriteEntry(context.Background(), 0, bytes.NewReader(body), func(int64) {}); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Commit(nil); err != nil {
-		t.Fatal(err)
-	}
-	file, _ := os.ReadFile(path)
-	if err := verify(file, l); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestFailedWriterLeavesNothing(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "b")
-	if err := os.WriteFile(path, []byte("the old one"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	e, _ := blob(random(1, 2000))
-	l, err := archive.NewLayout(2, 0, []manifest.Entry{e})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := archive.Create(path, []byte("{}"), l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := archive.Create(path, []byte("{}"), l); !errors.Is(err, archive.ErrBusy) {
-		t.Fatalf("a second writer: %v", err)
-	}
-	if err := w.Commit(nil); err == nil {
-		t.Fatal("committed without its entry")
-	}
-	names, err := os.ReadDir(dir)
-	if err != nil || len(names) != 1 {
-		t.Fatalf("left over: %v, %v", names, err)
-	}
-	if b, _ := os.ReadFile(path); string(b) != "the old one" {
-		t.Fatalf("the old file now holds %q", b)
-	}
-}
-
-// TestLinksAreNotFollowed: a link in the place of the partial file must not lead the writer to
-// another file.
-func TestLinksAreNotFollowed(t *testing.T) {
-	dir := t.TempDir()
-	victim := filepath.Join(dir, "victim")
-	if err := os.WriteFile(victim, []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "b")
-	if err := os.Symlink(victim, path+archive.PartialSuffix); err != nil {
-		t.Skipf("no links here: %v", err)
-	}
-	l, err := archive.NewLayout(2, 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := archive.Create(path, []byte("{}"), l); err == nil {
-		t.Error("a link was followed")
-	}
-	if b, _ := os.ReadFile(victim); string(b) != "precious" {
-		t.Errorf("the file behind the link holds %q", b)
-	}
-}
-
-func TestSlotTakesWhatFits(t *testing.T) {
-	l, err := archive.NewLayout(2, 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n, fits := range map[int]bool{64512 - 512: true, 64512 - 511: false} {
-		w, err := archive.Create(filepath.Join(t.TempDir(), "b"), []byte("{}"), l)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Commit([][]byte{random(9, n)}); (err == nil) != fits || !fits && !errors.Is(err, archive.ErrSlotFull) {
-			t.Errorf("a signature of %d bytes: %v", n, err)
-		}
-	}
-}
-
 func TestHeadPlacesTheSlots(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "b")
-	e, body := blob(random(3, 100))
-	l, err := archive.NewLayout(2, 1<<20, []manifest.Entry{e})
-	if err != nil {
+	p := packOf(t, random(3, 100))
+	p.head = 1 << 20
+	if err := verify(p.write(t).file(t), p.layout(t)); err != nil {
 		t.Fatal(err)
 	}
-	w, err := archive.Create(path, []byte("{}"), l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.WriteEntry(context.Background(), 0, bytes.NewReader(body), func(int64) {}); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Commit(nil); err != nil {
-		t.Fatal(err)
-	}
-	file, _ := os.ReadFile(path)
-	if err := verify(file, l); err != nil {
-		t.Fatal(err)
+	if at := p.layout(t).Head(); at != p.head {
+		t.Fatalf("the slots lie at %d, want %d", at, p.head)
 	}
 	for _, head := range []int64{1, 4095, 4097, 64 << 20, -4096} {
 		if _, err := archive.NewLayout(2, head, nil); !errors.Is(err, archive.ErrLimit) {
@@ -353,16 +150,51 @@ func TestHeadPlacesTheSlots(t *testing.T) {
 	}
 }
 
+// TestLimits: sizes that no format 1 file has are refused before anything is computed from them.
+func TestLimits(t *testing.T) {
+	e := blob([]byte("x"))
+	sized := func(n int64) []manifest.Entry { return []manifest.Entry{{Name: e.Name, Size: n, SHA256: e.SHA256}} }
+	huge := make([]manifest.Entry, 65)
+	for i := range huge {
+		huge[i] = sized(manifest.MaxEntryBytes)[0]
+	}
+	for name, c := range map[string]struct {
+		manifest int64
+		entries  []manifest.Entry
+	}{
+		"no manifest":        {0, nil},
+		"negative manifest":  {-1, nil},
+		"giant manifest":     {manifest.MaxManifestBytes + 1, nil},
+		"negative entry":     {2, sized(-1)},
+		"giant entry":        {2, sized(manifest.MaxEntryBytes + 1)},
+		"overflowing entry":  {2, sized(1<<63 - 1)},
+		"giant file":         {2, huge},
+		"too many entries":   {2, make([]manifest.Entry, manifest.MaxEntries+1)},
+		"path traversal":     {2, []manifest.Entry{{Name: "../../etc/passwd", Size: 1}}},
+		"name of no blob":    {2, []manifest.Entry{{Name: "blobs/sha256/x", Size: 1}}},
+		"another extension":  {2, []manifest.Entry{{Name: e.Name + ".gz", Size: 1}}},
+		"two extensions":     {2, []manifest.Entry{{Name: e.Name + ".zst.zst", Size: 1}}},
+		"the manifest again": {2, []manifest.Entry{{Name: manifest.EntryManifest, Size: 1}}},
+	} {
+		if _, err := archive.NewLayout(c.manifest, 0, c.entries); !errors.Is(err, archive.ErrLimit) {
+			t.Errorf("%s: %v, want ErrLimit", name, err)
+		}
+	}
+	if _, err := archive.NewLayout(2, 0, sized(manifest.MaxEntryBytes)); err != nil {
+		t.Errorf("the largest entry: %v", err)
+	}
+}
+
 // TestTarReadersAgree unpacks a bundle with every tar that is on this machine.
 func TestTarReadersAgree(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "b.tar.zst")
-	_, want := write(t, path, []byte(`{"m":1}`), nil, [][]byte{[]byte("sig")}, blobsOfAllSizes()...)
+	p := packOf(t, blobsOfAllSizes()...)
+	p.signatures = [][]byte{[]byte("sig")}
+	p.write(t)
 	if _, err := exec.LookPath("zstd"); err != nil {
 		t.Skip("zstd is not installed")
 	}
-	plain := filepath.Join(dir, "b.tar")
-	if out, err := exec.Command("zstd", "-q", "-d", path, "-o", plain).CombinedOutput(); err != nil {
+	plain := filepath.Join(t.TempDir(), "b.tar")
+	if out, err := exec.Command("zstd", "-q", "-d", p.path, "-o", plain).CombinedOutput(); err != nil {
 		t.Fatalf("zstd: %v: %s", err, out)
 	}
 	for _, tool := range [][]string{{"tar", "-xf"}, {"bsdtar", "-xf"}, {"busybox", "tar", "-xf"}} {
@@ -376,43 +208,18 @@ func TestTarReadersAgree(t *testing.T) {
 			if msg, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, msg)
 			}
+			want := map[string][]byte{
+				manifest.EntryManifest: p.raw, archive.SignatureName([]byte("sig")): []byte("sig"),
+			}
+			for _, body := range p.blobs {
+				want[blob(body).Name] = body
+			}
 			for name, body := range want {
 				got, err := os.ReadFile(filepath.Join(out, name))
 				if err != nil || !bytes.Equal(got, body) {
 					t.Errorf("%s: %d bytes, %v; want %d", name, len(got), err, len(body))
 				}
 			}
-			if got, err := os.ReadFile(filepath.Join(out, archive.SignatureName([]byte("sig")))); err != nil || string(got) != "sig" {
-				t.Errorf("signature: %q, %v", got, err)
-			}
-			if got, err := os.ReadFile(filepath.Join(out, manifest.EntryManifest)); err != nil || string(got) != `{"m":1}` {
-				t.Errorf("manifest: %q, %v", got, err)
-			}
 		})
 	}
-}
-
-// FuzzOpen feeds foreign bytes to everything that reads a file before it is proven.
-func FuzzOpen(f *testing.F) {
-	path := filepath.Join(f.TempDir(), "b")
-	write(f, path, []byte("{}"), nil, [][]byte{[]byte("sig")}, []byte("x"))
-	file, err := os.ReadFile(path)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(file[:5000])
-	f.Add(file)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := archive.ReadHead(bytes.NewReader(b), int64(len(b)))
-		if err != nil {
-			return
-		}
-		l, err := archive.NewLayout(int64(len(h.Manifest)), 0, nil)
-		if err != nil {
-			t.Fatalf("a head was read whose layout is impossible: %v", err)
-		}
-		if r, err := archive.NewReader(bytes.NewReader(b), int64(len(b)), h, l); err == nil {
-			_ = r.Verify(context.Background(), func(int64) {})
-		}
-	})
 }

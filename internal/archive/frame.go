@@ -109,3 +109,25 @@ func skippable(magic uint32, size int64) []byte {
 	b := binary.LittleEndian.AppendUint32(nil, magic)
 	return binary.LittleEndian.AppendUint32(b, uint32(size))
 }
+
+// closeFrame completes the frame of n bytes of content, of which the first filled ones are in
+// their places already: it clears the rest, writes header, block headers and checksum, and
+// returns the checksum.
+func closeFrame(frame []byte, n, filled int) uint32 {
+	copy(frame, frameStart)
+	binary.LittleEndian.PutUint32(frame[len(frameStart):], uint32(n))
+	var hash xxhash.Digest
+	hash.Reset()
+	at := frameHeader
+	for begin := 0; begin < n; begin += blockContent {
+		c := min(n-begin, blockContent)
+		appendBlockHeader(frame[:at], c, begin+c == n)
+		at += blockHeader
+		clear(frame[at+min(c, max(0, filled-begin)) : at+c])
+		_, _ = hash.Write(frame[at : at+c]) // never fails
+		at += c
+	}
+	sum := uint32(hash.Sum64())
+	binary.LittleEndian.PutUint32(frame[at:], sum)
+	return sum
+}

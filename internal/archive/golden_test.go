@@ -2,7 +2,6 @@ package archive_test
 
 import (
 	"bytes"
-	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -33,7 +32,7 @@ func writeGolden(t *testing.T, path string) {
 	for _, b := range blobs {
 		m.Blobs = append(m.Blobs, manifest.Blob{Digest: manifest.Digest(b), Size: int64(len(b)), MediaType: "application/octet-stream", Encoding: manifest.EncodingStored})
 	}
-	if err := manifest.Arrange(m); err != nil {
+	if err := manifest.Arrange(m, nil); err != nil {
 		t.Fatal(err)
 	}
 	raw, err := manifest.Encode(m)
@@ -44,22 +43,9 @@ func writeGolden(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := archive.NewLayout(int64(len(raw)), 0, m.Entries)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := archive.Create(path, raw, l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, c := range append([][]byte{manifest.OCILayout(), idx}, blobs...) {
-		if err := w.WriteEntry(context.Background(), i, bytes.NewReader(c), func(int64) {}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Commit([][]byte{[]byte(`{"not":"a signature, but bytes in its place"}`)}); err != nil {
-		t.Fatal(err)
-	}
+	p := &pack{path: path, raw: raw, entries: m.Entries, signatures: [][]byte{[]byte(`{"not":"a signature, but bytes in its place"}`)}}
+	p.blobs = append([][]byte{manifest.OCILayout(), idx}, blobs...)
+	p.write(t)
 }
 
 func TestGoldenBundle(t *testing.T) {
@@ -132,7 +118,7 @@ func TestIndependentChecker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := archive.ReadHead(bytes.NewReader(b), int64(len(b)))
+	h, err := archive.ReadHead(source(b))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/sealift/sealift/manifest"
 )
@@ -22,7 +23,14 @@ const (
 // ErrLimit is wrapped where sizes are beyond what format 1 allows.
 var ErrLimit = errors.New("beyond the limits of the format")
 
-var entryName = regexp.MustCompile(`\A(?:oci-layout|index\.json|blobs/sha256/[0-9a-f]{64})\z`)
+// isEntryName reports whether name is of the closed list of names that entries may have.
+func isEntryName(name string) bool {
+	if name == manifest.EntryOCILayout || name == manifest.EntryIndex {
+		return true
+	}
+	digest, ok := strings.CutPrefix(strings.TrimSuffix(name, manifest.ZstdSuffix), manifest.BlobPrefix)
+	return ok && manifest.CheckDigest("sha256:"+digest) == nil
+}
 
 // Layout is where everything lies in a bundle file. It follows from the size of the manifest,
 // its head and its entries alone.
@@ -77,7 +85,7 @@ func NewLayout(manifestSize, head int64, entries []manifest.Entry) (*Layout, err
 	at := l.slots + slotsSize
 	l.frames = entryFrames(manifestSize) + 2
 	for _, e := range entries {
-		if e.Size < 0 || e.Size > manifest.MaxEntryBytes || !entryName.MatchString(e.Name) {
+		if e.Size < 0 || e.Size > manifest.MaxEntryBytes || !isEntryName(e.Name) {
 			return nil, fmt.Errorf("entry %q of %d bytes: %w", e.Name, e.Size, ErrLimit)
 		}
 		l.offsets = append(l.offsets, at)
@@ -95,8 +103,38 @@ func NewLayout(manifestSize, head int64, entries []manifest.Entry) (*Layout, err
 	return l, nil
 }
 
+// frameAfter finds the first frame after the slots that begins at or after from: where it
+// begins and how much content it has.
+func (l *Layout) frameAfter(from int64) (at, content int64, ok bool) {
+	i, _ := slices.BinarySearch(l.offsets, from)
+	if i > 0 {
+		// It may be one of the content of the entry that begins before from.
+		body, padded := l.offsets[i-1]+frameSize(tarBlock), l.entries[i-1].Size+padding(l.entries[i-1].Size)
+		j := max(0, (from-body+frameSize(FrameContent)-1)/frameSize(FrameContent))
+		if j*FrameContent < padded {
+			return body + j*frameSize(FrameContent), min(FrameContent, padded-j*FrameContent), true
+		}
+	}
+	if i < len(l.offsets) {
+		return l.offsets[i], tarBlock, true
+	}
+	return l.end, 2 * tarBlock, from <= l.end
+}
+
 // Size is the size of the whole file in bytes.
 func (l *Layout) Size() int64 { return l.size }
+
+// Head is the offset of the signature slots, where the part of fixed size begins.
+func (l *Layout) Head() int64 { return l.slots }
+
+// SlotsSize is the size of both signature slots with what is around them, in bytes.
+const SlotsSize = slotsSize
+
+// HeadFor is where the slots of a file can lie whose manifest is not known yet, but has at most
+// manifestSize bytes.
+func HeadFor(manifestSize int64) int64 {
+	return (entrySize(manifestSize) + skippableHeader + alignment - 1) &^ (alignment - 1)
+}
 
 // Entries are the entries after the slots, in order.
 func (l *Layout) Entries() []manifest.Entry { return l.entries }

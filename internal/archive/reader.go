@@ -2,9 +2,7 @@ package archive
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,154 +12,22 @@ import (
 	"github.com/sealift/sealift/manifest"
 )
 
-// Head is what lies before the payload, read once into memory. Nothing in it is proven.
-type Head struct {
-	// Manifest is the content of sealift.json, the bytes that are signed.
-	Manifest []byte
-	// Signatures are those of the active slot.
-	Signatures []Signature
-	gap        int64
-	slots      []byte
-}
-
-// ReadHead reads the manifest's bytes and the signature slots of a file of size bytes. It
-// believes nothing but their framing. Errors: ErrNotBundle, *DamageError, or what reading gave.
-func ReadHead(src io.ReaderAt, size int64) (*Head, error) {
-	first := frameSize(tarBlock)
-	if size < first {
-		return nil, ErrNotBundle
-	}
-	buf := make([]byte, first)
-	if err := readFull(src, buf, 0, manifest.EntryManifest); err != nil {
-		return nil, err
-	}
-	header, _, bad := openFrame(buf, tarBlock)
-	if bad >= 0 {
-		return nil, ErrNotBundle
-	}
-	name, n, kind, ok := parseTarHeader(header)
-	if !ok || name != manifest.EntryManifest || kind != typeRegular {
-		return nil, ErrNotBundle
-	}
-	if n == 0 || n > manifest.MaxManifestBytes {
-		return nil, fmt.Errorf("manifest of %d bytes, 1 to %d are allowed: %w", n, int64(manifest.MaxManifestBytes), ErrLimit)
-	}
-	h := &Head{Manifest: make([]byte, 0, min(n, FrameContent))}
-	at, rest := first, n+padding(n)
-	for rest > 0 {
-		c := min(rest, FrameContent)
-		frame := make([]byte, frameSize(c))
-		if err := readFull(src, frame, at, manifest.EntryManifest); err != nil {
-			return nil, err
-		}
-		content, _, bad := openFrame(frame, int(c))
-		if bad >= 0 {
-			return nil, &DamageError{at + int64(bad), manifest.EntryManifest, "frame"}
-		}
-		h.Manifest = append(h.Manifest, content...)
-		at += frameSize(c)
-		rest -= c
-	}
-	if !allZero(h.Manifest[n:]) {
-		return nil, &DamageError{at, manifest.EntryManifest, "padding is not zero"}
-	}
-	h.Manifest = h.Manifest[:n:n]
-	if err := h.readGap(src, at); err != nil {
-		return nil, err
-	}
-	if err := h.readSlots(src, at+skippableHeader+h.gap); err != nil {
-		return nil, err
-	}
-	return h, nil
-}
-
-func (h *Head) readGap(src io.ReaderAt, at int64) error {
-	var b [skippableHeader]byte
-	if err := readFull(src, b[:], at, "gap"); err != nil {
-		return err
-	}
-	h.gap = int64(binary.LittleEndian.Uint32(b[4:]))
-	if binary.LittleEndian.Uint32(b[:]) != magicGap || h.gap > manifest.MaxHead {
-		return &DamageError{at, "gap", "header"}
-	}
-	zeros := make([]byte, h.gap)
-	if err := readFull(src, zeros, at+skippableHeader, "gap"); err != nil {
-		return err
-	}
-	if !allZero(zeros) {
-		return &DamageError{at, "gap", "is not zero"}
-	}
-	return nil
-}
-
-func (h *Head) readSlots(src io.ReaderAt, at int64) error {
-	h.slots = make([]byte, slotsSize)
-	if err := readFull(src, h.slots, at, "signature slots"); err != nil {
-		return err
-	}
-	active, err := activeSlot(h.slots)
-	if err != nil {
-		return &DamageError{at, "signature slots", err.Error()}
-	}
-	content, err := slotAt(h.slots, active)
-	if err != nil {
-		return &DamageError{at, "signature slots", err.Error()}
-	}
-	h.Signatures, err = decodeSlot(content)
-	if err != nil {
-		return &DamageError{at, "signature slots", err.Error()}
-	}
-	return nil
-}
-
-// activeSlot returns 0 for slot A, 1 for slot B.
-func activeSlot(s []byte) (int, error) {
-	second := skippableHeader + int(frameSize(slotContent))
-	if !bytes.Equal(s[second:second+skippableHeader], skippable(magicSlot2, frameSize(slotContent))) {
-		return 0, errors.New("second header")
-	}
-	switch {
-	case bytes.Equal(s[:skippableHeader], skippable(magicSlot1, 0)):
-		return 0, nil
-	case bytes.Equal(s[:skippableHeader], skippable(magicSlot1, s1B)):
-		return 1, nil
-	}
-	return 0, errors.New("first header")
-}
-
-// slotAt returns the content of slot 0 or 1, without changing s.
-func slotAt(s []byte, i int) ([]byte, error) {
-	start := skippableHeader + i*int(skippableHeader+frameSize(slotContent))
-	frame := s[start : start+int(frameSize(slotContent))]
-	// A slot is one block, so its content lies in one piece and nothing has to be moved.
-	content := frame[frameHeader+blockHeader : len(frame)-frameTrailer]
-	begin := binary.LittleEndian.AppendUint32(bytes.Clone(frameStart), slotContent)
-	begin = appendBlockHeader(begin, slotContent, true)
-	if !bytes.HasPrefix(frame, begin) || binary.LittleEndian.Uint32(frame[len(frame)-frameTrailer:]) != checksum(content) {
-		return nil, fmt.Errorf("frame of slot %c", 'A'+i)
-	}
-	return content, nil
-}
-
 // Reader gives the entries of a file whose manifest has been proven.
 type Reader struct {
-	src    io.ReaderAt
+	src    Source
 	head   *Head
 	layout *Layout
 	index  map[string]int
 }
 
-// NewReader returns a Reader over the file of size bytes that begins with head. The caller has
-// proven head.Manifest and computed layout from it. Errors: *SizeError, *DamageError.
-func NewReader(src io.ReaderAt, size int64, head *Head, layout *Layout) (*Reader, error) {
+// NewReader returns a Reader over the file that begins with head. The caller has proven
+// head.Manifest and computed layout from it. Errors: *DamageError.
+func NewReader(src Source, head *Head, layout *Layout) (*Reader, error) {
 	if int64(len(head.Manifest)) != layout.manifestSize {
-		return nil, &DamageError{0, manifest.EntryManifest, "layout of another manifest"}
+		return nil, damageAt(src, 0, manifest.EntryManifest, "layout of another manifest")
 	}
 	if head.gap != layout.gap {
-		return nil, &DamageError{entrySize(layout.manifestSize), "gap", fmt.Sprintf("%d bytes, the manifest makes it %d", head.gap, layout.gap)}
-	}
-	if size != layout.size {
-		return nil, &SizeError{size, layout.size}
+		return nil, damageAt(src, entrySize(layout.manifestSize), "gap", fmt.Sprintf("%d bytes, the manifest makes it %d", head.gap, layout.gap))
 	}
 	r := &Reader{src: src, head: head, layout: layout, index: make(map[string]int, len(layout.entries))}
 	for i, e := range layout.entries {
@@ -169,6 +35,18 @@ func NewReader(src io.ReaderAt, size int64, head *Head, layout *Layout) (*Reader
 	}
 	return r, nil
 }
+
+// Fit checks that the file, or the volumes together, have the size that the manifest makes it.
+// Errors: *SizeError, *VolumesError.
+func (r *Reader) Fit() error {
+	if v, ok := r.src.(*volumeSource); ok {
+		return v.fitLayout(r.layout)
+	}
+	return r.src.Fit(r.layout.size)
+}
+
+// Layout is where everything lies in the file.
+func (r *Reader) Layout() *Layout { return r.layout }
 
 // Open returns the bytes of the entry called name. They are compared with their framing while
 // they are read, and the last piece (at most 1 MiB) is given out only when the whole has the
@@ -184,7 +62,7 @@ func (r *Reader) Open(name string) (io.ReadCloser, error) {
 
 // entryScanner walks over the frames of one entry.
 type entryScanner struct {
-	src   io.ReaderAt
+	src   Source
 	entry manifest.Entry
 	at    int64 // file offset of the next frame
 	rest  int64 // padded bytes to come
@@ -192,7 +70,8 @@ type entryScanner struct {
 	hash  hash.Hash
 	begun bool
 	buf   []byte
-	sums  func(uint32)
+	// sums is told the checksum of each frame.
+	sums func(uint32)
 }
 
 func (r *Reader) scan(i int) *entryScanner {
@@ -206,14 +85,22 @@ func (r *Reader) scan(i int) *entryScanner {
 // next returns the content of the next frame without padding, or io.EOF. The last one is
 // returned only if the digest is right.
 func (s *entryScanner) next() ([]byte, error) {
+	content, err := s.frame()
+	if err == nil && s.left == 0 && len(content) > 0 {
+		err = s.prove()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return content, nil
+}
+
+// frame returns the content of the next frame without padding and hashes it, or io.EOF after the
+// last one. An empty entry is proven here, since it has no content to withhold.
+func (s *entryScanner) frame() ([]byte, error) {
 	if !s.begun {
-		s.begun = true
-		content, err := s.frame(tarBlock)
-		if err != nil {
+		if err := s.header(); err != nil {
 			return nil, err
-		}
-		if !bytes.Equal(content, tarHeader(s.entry.Name, s.entry.Size, typeRegular)) {
-			return nil, &DamageError{s.at - frameSize(tarBlock), s.entry.Name, "tar header"}
 		}
 		if s.left == 0 {
 			if err := s.prove(); err != nil {
@@ -225,49 +112,65 @@ func (s *entryScanner) next() ([]byte, error) {
 		return nil, io.EOF
 	}
 	start := s.at
-	content, err := s.frame(min(s.rest, FrameContent))
+	content, sum, err := s.raw(min(s.rest, FrameContent))
 	if err != nil {
 		return nil, err
 	}
-	s.rest -= int64(len(content))
 	n := min(s.left, int64(len(content)))
 	if !allZero(content[n:]) {
-		return nil, &DamageError{start, s.entry.Name, "padding is not zero"}
+		return nil, damageAt(s.src, start, s.entry.Name, errPadding)
 	}
-	content = content[:n]
-	s.left -= n
-	s.hash.Write(content)
-	if s.left == 0 {
-		if err := s.prove(); err != nil {
-			return nil, err
-		}
+	s.pass(int64(len(content)))
+	s.sums(sum)
+	s.hash.Write(content[:n])
+	return content[:n], nil
+}
+
+// header reads the frame of the tar header.
+func (s *entryScanner) header() error {
+	header := tarHeader(s.entry.Name, s.entry.Size, typeRegular)
+	sum := checksum(header)
+	if err := compareAt(s.src, appendSummed(nil, header, sum), s.at, s.entry.Name); err != nil {
+		return err
 	}
-	return content, nil
+	s.begun = true
+	s.at += frameSize(tarBlock)
+	s.sums(sum)
+	return nil
+}
+
+// pass steps over a frame of n bytes of padded content.
+func (s *entryScanner) pass(n int64) {
+	s.at += frameSize(n)
+	s.rest -= n
+	s.left -= min(s.left, n)
 }
 
 func (s *entryScanner) prove() error {
 	if got := hex.EncodeToString(s.hash.Sum(nil)); got != s.entry.SHA256 {
-		return &DamageError{s.at, s.entry.Name, fmt.Sprintf("content has digest sha256:%s, want sha256:%s", got, s.entry.SHA256)}
+		return damageAt(s.src, s.at, s.entry.Name, fmt.Sprintf("content has digest sha256:%s, want sha256:%s", got, s.entry.SHA256))
 	}
 	return nil
 }
 
-func (s *entryScanner) frame(n int64) ([]byte, error) {
+// raw reads the frame of n bytes of content that is next, and does not step over it.
+func (s *entryScanner) raw(n int64) ([]byte, uint32, error) {
 	size := frameSize(n)
 	if int64(cap(s.buf)) < size {
 		s.buf = make([]byte, size)
 	}
 	buf := s.buf[:size]
 	if err := readFull(s.src, buf, s.at, s.entry.Name); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	content, sum, bad := openFrame(buf, int(n))
 	if bad >= 0 {
-		return nil, &DamageError{s.at + int64(bad), s.entry.Name, "frame"}
+		d := damageAt(s.src, s.at+int64(bad), s.entry.Name, errFraming)
+		// What the checksum does not fit to may be wrong anywhere.
+		d.exact = int64(bad) < size-frameTrailer
+		return nil, 0, d
 	}
-	s.at += size
-	s.sums(sum)
-	return content, nil
+	return content, sum, nil
 }
 
 // entryReader turns an entryScanner into a reader.
@@ -319,108 +222,16 @@ func (r *entryReader) Close() error {
 	return nil
 }
 
-// Verify reads the whole file once, in order, and compares every byte with what the manifest
-// makes of it; done is called with the number of bytes passed. It returns the first
-// difference as *DamageError or *SizeError.
-func (r *Reader) Verify(ctx context.Context, done func(int64)) error {
-	sums := make([]uint32, 0, r.layout.frames)
-	collect := func(s uint32) { sums = append(sums, s) }
-	if err := r.verifyHead(collect); err != nil {
-		return err
-	}
-	sums = append(sums, 0, 0)
-	done(r.layout.slots + slotsSize)
-	var buf []byte
-	for i := range r.layout.entries {
-		s := r.scan(i)
-		s.sums, s.buf = collect, buf
-		for {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			before := s.at
-			_, err := s.next()
-			done(s.at - before)
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-		}
-		buf = s.buf
-	}
-	return r.verifyTail(sums, done)
-}
-
-func (r *Reader) verifyHead(sum func(uint32)) error {
-	want := appendEntry(nil, manifest.EntryManifest, r.head.Manifest, sum)
-	want = append(want, skippable(magicGap, r.layout.gap)...)
-	want = append(want, make([]byte, r.layout.gap)...)
-	want = append(want, r.head.slots...)
-	if err := r.compare(want, 0, "head"); err != nil {
-		return err
-	}
-	// The active slot was decoded when the head was read.
-	active, err := activeSlot(r.head.slots)
-	if err == nil {
-		var content []byte
-		if content, err = slotAt(r.head.slots, 1-active); err == nil {
-			_, err = decodeSlot(content)
-		}
-	}
-	if err != nil {
-		return &DamageError{r.layout.slots, "signature slots", err.Error()}
-	}
-	return nil
-}
-
-func (r *Reader) verifyTail(sums []uint32, done func(int64)) error {
-	end := make([]byte, 2*tarBlock)
-	if err := r.compare(appendFrame(nil, end), r.layout.end, "end frame"); err != nil {
-		return err
-	}
-	sums = append(sums, checksum(end))
-	if err := r.compare(r.layout.checkTable(sums), r.layout.checkOffset(), "check table"); err != nil {
-		return err
-	}
-	if err := r.compare(r.layout.seekTable(), r.layout.checkOffset()+r.layout.checkSize(), "seek table"); err != nil {
-		return err
-	}
-	var one [1]byte
-	if n, _ := r.src.ReadAt(one[:], r.layout.size); n != 0 {
-		return &SizeError{r.layout.size + 1, r.layout.size}
-	}
-	done(r.layout.size - r.layout.end)
-	return nil
-}
-
-func (r *Reader) compare(want []byte, at int64, part string) error {
-	got := make([]byte, len(want))
-	if err := readFull(r.src, got, at, part); err != nil {
-		return err
-	}
-	if bytes.Equal(got, want) {
-		return nil
-	}
-	for i := range got {
-		if got[i] != want[i] {
-			return &DamageError{at + int64(i), part, "differs from what the manifest makes it"}
-		}
-	}
-	return nil
-}
-
 // readFull reads exactly len(p) bytes at off; a file that ends earlier is damaged.
-func readFull(src io.ReaderAt, p []byte, off int64, part string) error {
+func readFull(src Source, p []byte, off int64, part string) error {
 	n, err := src.ReadAt(p, off)
 	if n == len(p) {
 		return nil
 	}
 	if errors.Is(err, io.EOF) || err == nil {
-		return &DamageError{off + int64(n), part, "the file ends here"}
+		return wrongByte(src, off+int64(n), part, errEnds)
 	}
-	return fmt.Errorf("reading %s at byte %d: %w", part, off, err)
+	return &ReadError{off + int64(n), part, src.Place(off + int64(n)), err}
 }
 
 var zeros [tarBlock]byte

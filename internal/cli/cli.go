@@ -135,15 +135,15 @@ func (a *app) printError(err error, code int) {
 			Error string `json:"error"`
 			Code  int    `json:"code"`
 			Hint  string `json:"hint,omitempty"`
-		}{text, code, advice})
+		}{text, code, strings.ReplaceAll(advice, "\n", "; ")})
 		if jsonErr == nil {
 			fmt.Fprintln(a.env.Stderr, string(line))
 			return
 		}
 	}
 	fmt.Fprintln(a.env.Stderr, "sealift: "+text)
-	if advice != "" {
-		fmt.Fprintln(a.env.Stderr, "hint: "+advice)
+	for line := range strings.Lines(advice) {
+		fmt.Fprintln(a.env.Stderr, "hint: "+strings.TrimSuffix(line, "\n"))
 	}
 }
 
@@ -160,16 +160,17 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sealift",
 		Short: "Carry software into air-gapped networks",
-		Long: `Sealift packs container images and Helm charts into one signed bundle file on the
-connected side, and on the isolated side verifies it, seeds a registry and installs it.
+		Long: `Sealift packs container images and Helm charts into one signed bundle, a file or volumes
+that fit your media, on the connected side, and on the isolated side verifies it, seeds a
+registry and installs it.
 
 Every flag --some-flag can be set by an environment variable SEALIFT_SOME_FLAG, but for
-those that overwrite, move or leave out something.
+those that overwrite, move or leave out something: for these, setting it is an error.
 
 Exit status: 0 done; 1 failure or wrong usage; 10 not a bundle; 11 unsigned; 12 signature
-not trusted; 13 content does not match; 20 registry; 21 cluster, changed back; 22 refused
-before anything was changed; 23 changing back failed too; 30 disk full or media error;
-130 interrupted. An exit status that is not listed means failure.`,
+not trusted; 13 content does not match, or is not all there; 20 registry; 21 cluster,
+changed back; 22 refused before anything was changed; 23 changing back failed too; 30 disk
+full, or media error; 130 interrupted. An exit status that is not listed means failure.`,
 		// How many letters may differ in a command that was probably meant.
 		SuggestionsMinimumDistance: 2,
 		SilenceErrors:              true,
@@ -190,6 +191,7 @@ before anything was changed; 23 changing back failed too; 30 disk full or media 
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{err, cmd.CommandPath()} })
 	root.AddCommand(
 		a.initCommand(), a.keygenCommand(), a.packCommand(), a.inspectCommand(), a.verifyCommand(),
+		a.listCommand(), a.diffCommand(), a.extractCommand(), a.splitCommand(), a.joinCommand(), a.parityCommand(), a.repairCommand(),
 		a.seedCommand(), a.installCommand(), a.serveCommand(), a.versionCommand(),
 	)
 	for _, c := range root.Commands() {

@@ -12,6 +12,7 @@ import (
 	"github.com/sealift/sealift/install"
 	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/internal/oci"
+	"github.com/sealift/sealift/internal/parity"
 	"github.com/sealift/sealift/internal/release"
 	"github.com/sealift/sealift/internal/sigstore"
 	"github.com/sealift/sealift/manifest"
@@ -38,6 +39,23 @@ func TestErrors(t *testing.T) {
 		"cut":                  {&verify.ContentError{Path: "b", Err: &archive.SizeError{}}, ExitContent, "copy the bundle again"},
 		"not canonical":        {&verify.ContentError{Path: "b", Err: manifest.ErrNotCanonical}, ExitContent, "copy the bundle again"},
 		"medium":               {&verify.ContentError{Path: "b", Err: syscall.EIO}, ExitDisk, "another drive"},
+		"volume missing":       {&verify.ContentError{Path: "b", Err: volumes(archive.VolumeMissing)}, ExitContent, "other directories"},
+		"volume damaged":       {&verify.ContentError{Path: "b", Err: volumes(archive.VolumeDamaged)}, ExitContent, "carry only these"},
+		"volume unreadable":    {&verify.ContentError{Path: "b", Err: volumes(archive.VolumeUnreadable)}, ExitDisk, "carry only these"},
+		"no bundle":            {&archive.NoBundleError{Dir: "d"}, ExitNotBundle, "NAME-VERSION.tar.zst"},
+		"too many volumes":     {&archive.TooManyVolumesError{Size: 9e9, Volume: 1 << 20}, ExitFailure, "--volume-size"},
+		"volume too small":     {fmt.Errorf("x: %w", archive.ErrLimit), ExitFailure, ""},
+		"beyond repair":        {&verify.BeyondRepairError{}, ExitContent, "carry the damaged parts"},
+		"no parity":            {&verify.NoParityError{}, ExitContent, "par001"},
+		"too much parity":      {&parity.RowsError{}, ExitFailure, "less"},
+		"not written":          {&archive.WrittenError{Err: &archive.DamageError{}}, ExitDisk, "another one"},
+		"no room":              {&archive.DiskSpaceError{Dir: "d", Need: 2, Free: 1}, ExitDisk, "free some space"},
+		"partial":              {&bundle.PartialError{Path: "b", Done: 1, Total: 2, Err: boom}, ExitFailure, "same command again"},
+		"partial, registry":    {&bundle.PartialError{Path: "b", Err: refused}, ExitRegistry, "is the registry running, and can it be reached from here?\n"},
+		"changed spec":         {&bundle.ChangedError{Path: "b", Changes: []string{"x"}}, ExitFailure, "--restart"},
+		"no program":           {&bundle.BinaryError{Err: boom}, ExitFailure, "--binaries"},
+		"damaged, no key":      {&bundle.FileError{Path: "b", Err: &archive.DamageError{}}, ExitContent, "copy the bundle again"},
+		"stream":               {&install.StreamError{Failed: 1, Err: refused}, ExitRegistry, "send the stream again"},
 		"disk full":            {fmt.Errorf("writing: %w", syscall.ENOSPC), ExitDisk, "free some space"},
 		"file too large":       {syscall.EFBIG, ExitDisk, "FAT32"},
 		"registry":             {refused, ExitRegistry, "is the registry running"},
@@ -74,6 +92,10 @@ func TestErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+func volumes(kind string) error {
+	return &archive.VolumesError{Count: 2, Problems: []archive.VolumeProblem{{Number: 1, Kind: kind}}}
 }
 
 func TestInterruptedHasItsCode(t *testing.T) {

@@ -3,8 +3,10 @@ package cli
 import (
 	"context"
 	"errors"
+	"slices"
 	"syscall"
 
+	"github.com/sealift/sealift/bundle"
 	"github.com/sealift/sealift/install"
 	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/internal/oci"
@@ -61,18 +63,20 @@ func exitCode(ctx context.Context, err error) int {
 		return ExitFailure
 	case is[*install.PreflightError](err):
 		return ExitPreflight
+	case is[*archive.WrittenError](err), unreadable(err):
+		return ExitDisk
 	case anyOf(err, syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EFBIG):
 		return ExitDisk
-	case anyOf(err, archive.ErrNotBundle, manifest.ErrUnknownFormat):
+	case anyOf(err, archive.ErrNotBundle, manifest.ErrUnknownFormat), is[*archive.NoBundleError](err):
 		return ExitNotBundle
 	case is[*verify.UnsignedError](err):
 		return ExitUnsigned
 	case is[*verify.UntrustedError](err):
 		return ExitUntrusted
-	case is[*verify.ContentError](err):
+	case is[*verify.ContentError](err), is[*bundle.FileError](err), is[*verify.BeyondRepairError](err), is[*verify.NoParityError](err):
 		return ExitContent
 	case is[*oci.Error](err), is[*install.SparseIndexError](err), is[*install.TagsMoveError](err),
-		is[*install.CollisionError](err), is[*install.PlatformsError](err):
+		is[*install.CollisionError](err), is[*install.PlatformsError](err), is[*install.StreamError](err):
 		return ExitRegistry
 	case is[*release.UnreachableError](err), is[*release.KubeconfigError](err), is[*release.PendingError](err),
 		is[*release.FailedError](err), is[*release.NoRevisionError](err), is[*release.BusyError](err),
@@ -80,6 +84,12 @@ func exitCode(ctx context.Context, err error) int {
 		return ExitCluster
 	}
 	return ExitFailure
+}
+
+// unreadable reports whether a volume could not be read.
+func unreadable(err error) bool {
+	var v *archive.VolumesError
+	return errors.As(err, &v) && slices.ContainsFunc(v.Problems, func(p archive.VolumeProblem) bool { return p.Kind == archive.VolumeUnreadable })
 }
 
 // is reports whether err's tree holds an error of type T.

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/sealift/sealift/bundle"
@@ -16,16 +18,30 @@ import (
 	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/internal/chart"
 	"github.com/sealift/sealift/internal/oci"
+	"github.com/sealift/sealift/internal/parity"
 	"github.com/sealift/sealift/internal/release"
 	"github.com/sealift/sealift/internal/sigstore"
 	"github.com/sealift/sealift/manifest"
 	"github.com/sealift/sealift/verify"
 )
 
-// hint says what to do about an error, or "". It looks at types, never at text.
+// hint says what to do about an error, in a line or two, or "". It looks at types, never at text.
 func hint(err error) string {
+	advice := firstHint(err)
+	var partial *bundle.PartialError
+	if errors.As(err, &partial) {
+		going := fmt.Sprintf("%s of %s are kept beside %s: run the same command again to go on", archive.FormatBytes(partial.Done), archive.FormatBytes(partial.Total), partial.Path)
+		if partial.Done == 0 {
+			going = fmt.Sprintf("what an earlier run left is kept beside %s: run the same command again to go on", partial.Path)
+		}
+		return strings.TrimPrefix(advice+"\n"+going, "\n")
+	}
+	return advice
+}
+
+func firstHint(err error) string {
 	for _, h := range []func(error) string{
-		hintUsage, hintFiles, hintInstall, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster, hintMissing,
+		hintUsage, hintFiles, hintMedia, hintInstall, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster, hintMissing,
 	} {
 		if s := h(err); s != "" {
 			return s
@@ -40,6 +56,46 @@ func hintUsage(err error) string {
 		return fmt.Sprintf("'%s --help' lists arguments and flags", u.command)
 	}
 	return ""
+}
+
+func hintMedia(err error) string {
+	var volumes *archive.VolumesError
+	var unread *archive.ReadError
+	switch {
+	case errors.As(err, &volumes) && slices.ContainsFunc(volumes.Problems, func(p archive.VolumeProblem) bool { return p.Kind != archive.VolumeMissing }):
+		return "carry only these volumes again, or restore them with 'sealift repair' if there are parity files"
+	case volumes != nil:
+		return "if they lie in other directories, name those too; else carry them again, or restore them with 'sealift repair' if there are parity files"
+	case errors.As(err, &unread) && errors.Is(err, archive.ErrStream):
+		return "save the stream to a file and use that"
+	case isStreamError(err):
+		return "send the stream again, from its beginning to its end"
+	case is[*verify.BeyondRepairError](err):
+		return "carry the damaged parts again; in volumes, of each the best copy can be named"
+	case is[*verify.NoParityError](err):
+		return "parity files are called BUNDLE.par001 and so on; name their directory beside the bundle"
+	case is[*install.StreamError](err):
+		return "send the stream again: what has arrived is kept, and only the rest is sent"
+	case is[*archive.TooManyVolumesError](err):
+		return "choose a larger --volume-size"
+	case is[*parity.RowsError](err):
+		return "choose less with --parity"
+	case is[*archive.NoBundleError](err):
+		return "bundles are called NAME-VERSION.tar.zst, their volumes NAME-VERSION.tar.zst.001 and so on; a file of another name is named itself"
+	case is[*archive.WrittenError](err):
+		return "the disk does not give back what was written to it; write to another one"
+	case is[*bundle.ChangedError](err):
+		return "put the spec back to go on with it, write to another place with -o, or throw it away with --restart"
+	case is[*bundle.BinaryError](err):
+		return "put the program there under that name, or name its directory with --binaries"
+	}
+	return ""
+}
+
+// isStreamError reports whether a bundle was not good that came through a pipe.
+func isStreamError(err error) bool {
+	var content *verify.ContentError
+	return errors.As(err, &content) && content.Path == verify.StreamName
 }
 
 func hintInstall(err error) string {
@@ -73,7 +129,7 @@ func hintTrust(err error) string {
 		return "a newer version of sealift may have written it"
 	case errors.Is(err, archive.ErrNotBundle):
 		return "bundles are made by 'sealift pack' and called NAME-VERSION.tar.zst; was this file cut or joined?"
-	case is[*archive.SizeError](err), is[*archive.DamageError](err), is[*verify.ContentError](err):
+	case is[*archive.SizeError](err), is[*archive.DamageError](err), is[*verify.ContentError](err), is[*bundle.FileError](err):
 		return "copy the bundle again and compare; if the original is damaged too, it was changed after it was signed"
 	}
 	return ""
@@ -140,6 +196,8 @@ func hintSpec(err error) string {
 		return "paths in a spec are relative to the spec's directory"
 	case is[*chart.RenderError](err), is[*chart.SchemaError](err):
 		return "the chart must render with the values of the spec: put what it requires into a file under values:, or under renderWith: if the site decides"
+	case is[*bundle.ThereError](err):
+		return "write to another directory with -o, or replace it with --overwrite; parity files are replaced by removing them first"
 	case errors.Is(err, bundle.ErrExists):
 		return "a published version never changes: raise version: in the spec, or replace the file with --overwrite"
 	case errors.Is(err, archive.ErrBusy):
@@ -192,6 +250,9 @@ func hintCluster(err error) string {
 
 // hintMissing is the last resort for a file that is not there.
 func hintMissing(err error) string {
+	if errors.Is(err, os.ErrExist) {
+		return "choose another place, or remove what is there"
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return "check the path; a relative one starts in the directory that you are in"
 	}
@@ -201,13 +262,17 @@ func hintMissing(err error) string {
 func hintFiles(err error) string {
 	switch {
 	case anyOf(err, syscall.ENOSPC, syscall.EDQUOT):
-		return "the whole size of a bundle is needed where it is written; free some space, or write elsewhere with -o"
+		return "free some space there, or write elsewhere with -o"
 	case errors.Is(err, syscall.EFBIG):
-		return "the file system cannot hold a file of this size (FAT32 ends at 4 GiB); use exFAT or another one"
+		return "the file system cannot hold a file of this size (FAT32 ends at 4 GiB): cut it with --volume-size fat32, or use exFAT or another one"
 	case errors.Is(err, syscall.EIO):
 		return "the medium cannot be read or written; try another drive or another copy"
 	case errors.Is(err, os.ErrPermission):
 		return "check the rights of the file and of its directory"
+	case is[*install.PlaceError](err):
+		return "extract to another directory with -o, or remove this one if nobody needs what is in it"
+	case errors.Is(err, install.ErrExtracting):
+		return "wait for the other extract to end, or extract to another directory with -o"
 	}
 	return ""
 }

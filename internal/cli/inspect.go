@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/manifest"
 	"github.com/sealift/sealift/verify"
 )
@@ -15,20 +16,23 @@ func (a *app) inspectCommand() *cobra.Command {
 	var key string
 	var raw bool
 	c := &cobra.Command{
-		Use:   "inspect BUNDLE",
+		Use:   "inspect BUNDLE...",
 		Short: "Show what is inside, without reading the payload",
 		Long: `Show what a bundle says about itself. Without --key nothing of it is proven, and it is
 said so; with --key the signature is checked first. The payload is not read: use
-'sealift verify' for that.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.inspect(cmd, args[0], key, raw) },
+'sealift verify' for that.
+
+` + placesHelp + `
+Of a bundle in volumes the first one suffices. ` + streamHelp,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.inspect(cmd, args, key, raw) },
 	}
 	c.Flags().StringVar(&key, "key", "", "public key to check the signature with")
 	c.Flags().BoolVar(&raw, "manifest", false, "print the exact bytes of the manifest, which are what is signed")
 	return c
 }
 
-func (a *app) inspect(cmd *cobra.Command, path, key string, raw bool) error {
+func (a *app) inspect(cmd *cobra.Command, args []string, key string, raw bool) error {
 	info := struct {
 		File       string             `json:"file"`
 		Digest     string             `json:"digest"`
@@ -37,29 +41,12 @@ func (a *app) inspect(cmd *cobra.Command, path, key string, raw bool) error {
 		Proven     bool               `json:"proven"`
 		Evidence   *verify.Evidence   `json:"evidence,omitempty"`
 		Manifest   *manifest.Manifest `json:"manifest"`
-	}{File: path}
-	if key != "" {
-		p, err := policy(key)
-		if err != nil {
-			return err
-		}
-		b, err := verify.Open(cmd.Context(), path, p)
-		if err != nil {
-			return err
-		}
-		e := b.Evidence()
-		if err := b.Close(); err != nil {
-			return err
-		}
-		info.Proven, info.Evidence = true, &e
-	}
-	u, err := verify.Inspect(path)
+	}{}
+	u, evidence, err := a.look(cmd, args, key)
 	if err != nil {
 		return err
 	}
-	if info.Proven && u.Digest != info.Evidence.Manifest {
-		return &verify.ContentError{Path: path, Err: fmt.Errorf("the manifest changed while it was looked at: got %s, want %s", u.Digest, info.Evidence.Manifest)}
-	}
+	info.File, info.Proven, info.Evidence = u.Path, evidence != nil, evidence
 	if raw {
 		if _, err := a.env.Stdout.Write(u.Raw); err != nil {
 			return fmt.Errorf("printing the manifest: %w", err)
@@ -71,7 +58,7 @@ func (a *app) inspect(cmd *cobra.Command, path, key string, raw bool) error {
 		m := u.Manifest
 		fmt.Fprintf(w, "bundle     %s %s (%s), created %s\n", m.Name, m.Version, m.Channel, m.Created)
 		fmt.Fprintf(w, "digest     %s\n", u.Digest)
-		fmt.Fprintf(w, "size       %s in %s\n", formatBytes(u.Size), count(len(m.Blobs), "blob"))
+		fmt.Fprintf(w, "size       %s in %s\n", archive.FormatBytes(u.Size), count(len(m.Blobs), "blob"))
 		fmt.Fprintf(w, "platforms  %s\n", strings.Join(m.Platforms, ", "))
 		if info.Proven {
 			fmt.Fprintf(w, "signed by  key sha256:%s\n", info.Evidence.Key)
@@ -81,7 +68,7 @@ func (a *app) inspect(cmd *cobra.Command, path, key string, raw bool) error {
 		for i := range m.Charts {
 			ch := &m.Charts[i]
 			fmt.Fprintf(w, "\nchart %s %s -> release %s in namespace %s\n", ch.Name, ch.Version, ch.Release, ch.Namespace)
-			fmt.Fprintf(w, "  %s  %s\n", ch.Archive.Digest, formatBytes(ch.Archive.Size))
+			fmt.Fprintf(w, "  %s  %s\n", ch.Archive.Digest, archive.FormatBytes(ch.Archive.Size))
 		}
 		for i := range m.Images {
 			printImage(w, &m.Images[i])
@@ -107,41 +94,60 @@ func printImage(w io.Writer, img *manifest.Image) {
 func (a *app) verifyCommand() *cobra.Command {
 	var key string
 	c := &cobra.Command{
-		Use:   "verify BUNDLE",
+		Use:   "verify BUNDLE...",
 		Short: "Prove who signed a bundle, and every byte of it",
 		Long: `Check the signature over the manifest, then read the whole file once and compare every
 byte with what the manifest determines. A signature in BUNDLE.sigstore.json beside the
-bundle counts as well.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd, args[0], key) },
+bundle counts as well. Several bundles are verified one after the other.
+
+` + placesHelp + `
+
+Of a bundle in volumes every one that is missing, short, damaged, in another's place or of
+another bundle is named, and nothing else has to be carried again.
+` + streamHelp + ` It is read once.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd, args, key) },
 	}
 	c.Flags().StringVar(&key, "key", "", "public key of the vendor")
 	return c
 }
 
-func (a *app) verify(cmd *cobra.Command, path, key string) (err error) {
-	b, done, err := a.open(cmd, path, key)
+type verified struct {
+	File     string          `json:"file"`
+	Name     string          `json:"name"`
+	Version  string          `json:"version"`
+	Channel  string          `json:"channel"`
+	Size     int64           `json:"size"`
+	Volumes  int             `json:"volumes,omitempty"`
+	Entries  int             `json:"entries"`
+	Evidence verify.Evidence `json:"evidence"`
+	bundle   *manifest.Manifest
+}
+
+func (a *app) verify(cmd *cobra.Command, args []string, key string) (err error) {
+	bundles, done, err := a.openAll(cmd, args, key, verify.OpenIncomplete)
 	if err != nil {
 		return err
 	}
 	defer done(&err)
-	if err := b.Check(cmd.Context(), a.reporter()); err != nil {
-		return err
+	var results []verified
+	for _, b := range bundles {
+		if err := b.Check(cmd.Context(), a.reporter()); err != nil {
+			return err
+		}
+		m := b.Manifest()
+		results = append(results, verified{b.Path(), m.Name, m.Version, m.Channel, b.Size(), b.Volumes(), len(m.Entries), b.Evidence(), m})
 	}
-	m := b.Manifest()
-	result := struct {
-		File     string          `json:"file"`
-		Name     string          `json:"name"`
-		Version  string          `json:"version"`
-		Channel  string          `json:"channel"`
-		Entries  int             `json:"entries"`
-		Evidence verify.Evidence `json:"evidence"`
-	}{path, m.Name, m.Version, m.Channel, len(m.Entries), b.Evidence()}
-	return a.print(result, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: every byte is as signed\n", path)
-		fmt.Fprintf(w, "  bundle     %s %s (%s)\n", m.Name, m.Version, m.Channel)
-		fmt.Fprintf(w, "  digest     %s\n", result.Evidence.Manifest)
-		fmt.Fprintf(w, "  signed by  key sha256:%s%s\n", result.Evidence.Key, beside(result.Evidence))
+	return a.printEach(results, func(w io.Writer, v verified) {
+		in := ""
+		if v.Volumes > 0 {
+			in = ", in " + count(v.Volumes, "volume")
+		}
+		m := v.bundle
+		fmt.Fprintf(w, "%s: every byte is as signed\n", v.File)
+		fmt.Fprintf(w, "  bundle     %s %s (%s), %s%s\n", m.Name, m.Version, m.Channel, archive.FormatBytes(v.Size), in)
+		fmt.Fprintf(w, "  digest     %s\n", v.Evidence.Manifest)
+		fmt.Fprintf(w, "  signed by  key sha256:%s%s\n", v.Evidence.Key, beside(v.Evidence))
 		fmt.Fprintf(w, "  content    %s, %s, %s\n", count(len(m.Images), "image"), count(len(m.Charts), "chart"), count(len(m.Blobs), "blob"))
 	})
 }
@@ -151,21 +157,4 @@ func beside(e verify.Evidence) string {
 		return ", in " + e.Signature
 	}
 	return ""
-}
-
-// open proves and opens a bundle; done closes it.
-func (a *app) open(cmd *cobra.Command, path, key string) (b *verify.Bundle, done func(*error), err error) {
-	p, err := policy(key)
-	if err != nil {
-		return nil, nil, err
-	}
-	b, err = verify.Open(cmd.Context(), path, p)
-	if err != nil {
-		return nil, nil, err
-	}
-	return b, func(err *error) {
-		if e := b.Close(); *err == nil {
-			*err = e
-		}
-	}, nil
 }

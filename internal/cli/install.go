@@ -13,6 +13,7 @@ import (
 
 	"github.com/sealift/sealift/install"
 	"github.com/sealift/sealift/internal/release"
+	"github.com/sealift/sealift/verify"
 )
 
 type installFlags struct {
@@ -24,7 +25,7 @@ type installFlags struct {
 func (a *app) installCommand() *cobra.Command {
 	var f installFlags
 	c := &cobra.Command{
-		Use:   "install BUNDLE",
+		Use:   "install BUNDLE...",
 		Short: "Seed a registry and install or upgrade the releases of a bundle",
 		Long: `Check the signature of a bundle, seed the registry, and install its charts on a cluster
 in their order, waiting for each to become ready. A release that is there is upgraded.
@@ -35,9 +36,12 @@ reverse order; claims, volumes, namespaces and CRDs are never deleted.
 
 With --dry-run nothing is changed, in the registry or in the cluster: the plan and the
 rewritten objects are printed. That needs no cluster; where none is named, the plan cannot
-say whether a release would be installed or upgraded.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.install(cmd, args[0], f) },
+say whether a release would be installed or upgraded.
+
+` + placesHelp + `
+Only one bundle is installed at a time, and not from a stream: it is read more than once.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.install(cmd, args, f) },
 	}
 	f.add(c)
 	c.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig of the cluster (default: KUBECONFIG, then ~/.kube/config)")
@@ -83,7 +87,7 @@ type installResult struct {
 	Releases []install.Installed   `json:"releases,omitempty"`
 }
 
-func (a *app) install(cmd *cobra.Command, path string, f installFlags) (err error) {
+func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err error) {
 	ctx, report := cmd.Context(), a.reporter()
 	if f.timeout <= 0 {
 		return &usageError{errors.New("--timeout is not positive"), cmd.CommandPath()}
@@ -92,7 +96,7 @@ func (a *app) install(cmd *cobra.Command, path string, f installFlags) (err erro
 	if err != nil {
 		return err
 	}
-	b, done, err := a.open(cmd, path, f.key)
+	b, done, err := a.open(cmd, args, f.key)
 	if err != nil {
 		return err
 	}
@@ -104,7 +108,7 @@ func (a *app) install(cmd *cobra.Command, path string, f installFlags) (err erro
 			return err
 		}
 	}
-	s, err := install.Prepare(ctx, b, o)
+	s, err := install.Prepare(ctx, []*verify.Bundle{b}, o)
 	if err != nil {
 		return err
 	}

@@ -70,6 +70,7 @@ func (a *app) signer(ctx context.Context, path string) (*sigstore.Signer, error)
 	if err != nil {
 		return nil, err
 	}
+	shrink()
 	s, err := sigstore.LoadSigner(raw, password)
 	if err != nil {
 		return nil, fmt.Errorf("key %q: %w", path, err)
@@ -121,6 +122,7 @@ func (a *app) keygen(ctx context.Context, prefix string) error {
 	if err != nil {
 		return err
 	}
+	shrink()
 	secret, open, err := sigstore.GenerateKeyPair(password)
 	if err != nil {
 		return err

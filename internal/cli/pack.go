@@ -16,7 +16,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealift/sealift/bundle"
+	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/internal/oci"
+	"github.com/sealift/sealift/internal/sigstore"
 	"github.com/sealift/sealift/manifest"
 )
 
@@ -65,10 +67,12 @@ func (a *app) init(dir string) error {
 }
 
 type packFlags struct {
-	spec, output, key   string
-	unsigned, overwrite bool
-	jobs                int
-	plainHTTP           []string
+	spec, output, key            string
+	unsigned, overwrite, restart bool
+	jobs                         int
+	plainHTTP                    []string
+	readBack                     bool
+	cut                          cutFlags
 }
 
 func (a *app) packCommand() *cobra.Command {
@@ -77,7 +81,11 @@ func (a *app) packCommand() *cobra.Command {
 		Use:   "pack",
 		Short: "Pack a spec into one signed bundle file",
 		Long: `Resolve everything that a spec names to digests, find the images of its charts by
-rendering them, and write NAME-VERSION.tar.zst.
+rendering them, and write NAME-VERSION.tar.zst, or its volumes.
+
+A pack that was interrupted, by whatever, goes on when the same command is run again: what
+was fetched is proven by its digest and not fetched again. The bytes that come out are the
+same.
 
 Credentials for registries are those of docker and podman (~/.docker/config.json and the
 like). Registries on loopback addresses are spoken to without TLS.
@@ -91,10 +99,14 @@ With SOURCE_DATE_EPOCH set, the same content gives the same bytes, signatures as
 	c.Flags().StringVar(&f.key, "key", "", "private key to sign with (password: COSIGN_PASSWORD)")
 	c.Flags().BoolVar(&f.unsigned, "unsigned", false, "do not sign; no site accepts the bundle until it is signed")
 	c.Flags().BoolVar(&f.overwrite, "overwrite", false, "replace a bundle that is there")
+	c.Flags().BoolVar(&f.restart, "restart", false, "throw away what an interrupted pack of something else left")
 	c.Flags().IntVar(&f.jobs, "jobs", bundle.DefaultJobs, "blobs to fetch at the same time")
 	c.Flags().StringSliceVar(&f.plainHTTP, "plain-http", nil, "registry host[:port] to speak to without TLS (repeatable)")
+	c.Flags().BoolVar(&f.readBack, "verify-after", false, "read everything back from the disk and prove it before the bundle gets its name")
+	f.cut.add(c)
 	onlyFlag(c.Flags(), "unsigned")
 	onlyFlag(c.Flags(), "overwrite")
+	onlyFlag(c.Flags(), "restart")
 	return c
 }
 
@@ -107,6 +119,13 @@ func (a *app) pack(cmd *cobra.Command, f packFlags) error {
 	if f.jobs < 1 || f.jobs > 64 {
 		return usage(fmt.Errorf("--jobs %d is not from 1 to 64", f.jobs))
 	}
+	if f.cut.media != "" && cmd.Flags().Changed("out") {
+		return usage(errors.New("--media and --out exclude each other: the bundle goes to the medium"))
+	}
+	cut, err := f.cut.parse(cmd)
+	if err != nil {
+		return err
+	}
 	spec, err := bundle.LoadSpec(f.spec)
 	if err != nil {
 		return err
@@ -114,19 +133,32 @@ func (a *app) pack(cmd *cobra.Command, f packFlags) error {
 	if f.key == "" && !f.unsigned {
 		return errNoKey
 	}
-	created, err := a.created()
+	created, fixed, err := a.created()
 	if err != nil {
 		return err
 	}
 	// A wrong password is told before an hour of downloads, not after it.
-	opts := bundle.PackOptions{Output: f.output, Overwrite: f.overwrite, Jobs: f.jobs, Progress: a.reporter()}
-	fingerprint := ""
+	opts := bundle.PackOptions{
+		Output: f.output, Overwrite: f.overwrite, Restart: f.restart, FixedTime: fixed, Volume: cut.volume, Parity: cut.parity,
+		ReadBack: f.readBack, Jobs: f.jobs, Progress: a.reporter(),
+	}
+	if cut.medium != nil {
+		opts.Output, opts.Beside = cut.medium.Dir, cut.medium.Beside()
+	}
+	var signer *sigstore.Signer
 	if f.key != "" {
-		s, err := a.signer(ctx, f.key)
-		if err != nil {
+		if signer, err = a.signer(ctx, f.key); err != nil {
 			return err
 		}
-		opts.Sign, fingerprint = s.Sign, s.PublicKey().Fingerprint
+		opts.Sign, opts.Signed = signer.Sign, signer.PublicKey().Verify
+	}
+	if err := cut.prepare(signer); err != nil {
+		return usage(err)
+	}
+	if cut.medium != nil {
+		if err := cut.medium.Check(&manifest.Manifest{Name: spec.Name, Version: spec.Version}); err != nil {
+			return err
+		}
 	}
 	client := oci.NewClient(oci.Options{
 		Side: "source registry", Keychain: authn.DefaultKeychain, PlainHTTP: f.plainHTTP,
@@ -140,31 +172,54 @@ func (a *app) pack(cmd *cobra.Command, f packFlags) error {
 	if err != nil {
 		return err
 	}
+	extras, err := cut.finish(ctx, res, resolved.Manifest, opts.Progress)
+	if err != nil {
+		return err
+	}
+	return a.printPacked(f, res, resolved.Manifest, signer, extras, a.env.Now().Sub(begun))
+}
+
+func (a *app) printPacked(f packFlags, res *bundle.Result, m *manifest.Manifest, signer *sigstore.Signer, extras []string, took time.Duration) error {
 	result := struct {
-		File    string  `json:"file"`
-		Name    string  `json:"name"`
-		Version string  `json:"version"`
-		Digest  string  `json:"digest"`
-		Size    int64   `json:"size"`
-		Images  int     `json:"images"`
-		Charts  int     `json:"charts"`
-		Blobs   int     `json:"blobs"`
-		Key     string  `json:"key,omitempty"`
-		Seconds float64 `json:"seconds"`
+		File       string   `json:"file"`
+		Files      []string `json:"files"`
+		Name       string   `json:"name"`
+		Version    string   `json:"version"`
+		Digest     string   `json:"digest"`
+		Size       int64    `json:"size"`
+		ParitySize int64    `json:"paritySize,omitempty"`
+		Images     int      `json:"images"`
+		Charts     int      `json:"charts"`
+		Blobs      int      `json:"blobs"`
+		Key        string   `json:"key,omitempty"`
+		Resumed    int64    `json:"resumed,omitempty"`
+		Unchanged  bool     `json:"unchanged,omitempty"`
+		Seconds    float64  `json:"seconds"`
 	}{
-		res.Path, spec.Name, spec.Version, res.Digest, res.Size, len(resolved.Manifest.Images), len(resolved.Manifest.Charts),
-		len(resolved.Manifest.Blobs), fingerprint, a.env.Now().Sub(begun).Seconds(),
+		res.Path, append(res.Files, extras...), m.Name, m.Version, res.Digest, res.Size, res.ParitySize, len(m.Images), len(m.Charts),
+		len(m.Blobs), "", res.Resumed, res.Unchanged, took.Seconds(),
+	}
+	if signer != nil {
+		result.Key = signer.PublicKey().Fingerprint
 	}
 	if f.unsigned {
 		fmt.Fprintf(a.env.Stderr, "warning: %s is not signed: no site accepts it\n", res.Path)
 	}
 	return a.print(result, func(w io.Writer) {
-		fmt.Fprintf(w, "packed %s\n", res.Path)
-		fmt.Fprintf(w, "  digest  %s\n", res.Digest)
-		fmt.Fprintf(w, "  size    %s: %s, %s\n", formatBytes(res.Size), count(result.Images, "image"), count(result.Charts, "chart"))
-		if fingerprint != "" {
-			fmt.Fprintf(w, "  signed  by key sha256:%s\n", fingerprint)
+		if res.Unchanged {
+			fmt.Fprintf(w, "%s is there already, with the very same content\n", res.Path)
+		} else {
+			fmt.Fprintf(w, "packed %s\n", res.Path)
 		}
+		fmt.Fprintf(w, "  digest  %s\n", res.Digest)
+		fmt.Fprintf(w, "  size    %s: %s, %s\n", archive.FormatBytes(res.Size), count(result.Images, "image"), count(result.Charts, "chart"))
+		if result.Key != "" {
+			fmt.Fprintf(w, "  signed  by key sha256:%s\n", result.Key)
+		}
+		if res.Resumed > 0 {
+			fmt.Fprintf(w, "  resumed %s were there from an interrupted run\n", archive.FormatBytes(res.Resumed))
+		}
+		writeFiles(w, res, extras)
 	})
 }
 
@@ -175,15 +230,15 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// created is the time that a manifest says: SOURCE_DATE_EPOCH, or now.
-func (a *app) created() (string, error) {
+// created is the time that a manifest says: SOURCE_DATE_EPOCH, which is fixed, or now.
+func (a *app) created() (created string, fixed bool, err error) {
 	t := a.env.Now()
 	if v := a.env.getenv("SOURCE_DATE_EPOCH"); v != "" {
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil || n < 0 || n > 253402300799 { // the year 9999
-			return "", fmt.Errorf("SOURCE_DATE_EPOCH %q is not a number of seconds since 1970", v)
+			return "", false, fmt.Errorf("SOURCE_DATE_EPOCH %q is not a number of seconds since 1970", v)
 		}
-		t = time.Unix(n, 0)
+		t, fixed = time.Unix(n, 0), true
 	}
-	return t.UTC().Truncate(time.Second).Format(time.RFC3339), nil
+	return t.UTC().Truncate(time.Second).Format(time.RFC3339), fixed, nil
 }

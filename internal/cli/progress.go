@@ -9,6 +9,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
+	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/internal/progress"
 )
 
@@ -146,7 +147,7 @@ func jsonLine(s state) string {
 func plainLine(s state) string {
 	amount := func(n int64) string {
 		if s.unit == progress.Bytes {
-			return formatBytes(n)
+			return archive.FormatBytes(n)
 		}
 		return fmt.Sprint(n)
 	}
@@ -171,17 +172,4 @@ func plainLine(s state) string {
 		return ""
 	}
 	return fmt.Sprintf("%s: done, %s in %.1f s", s.Task, amount(s.Done), s.Seconds)
-}
-
-// formatBytes writes a size in decimal units, as media are sold.
-func formatBytes(n int64) string {
-	if n < 1000 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, unit := float64(n), 0
-	for v >= 1000 && unit < 5 {
-		v /= 1000
-		unit++
-	}
-	return fmt.Sprintf("%.1f %cB", v, " kMGTP"[unit])
 }

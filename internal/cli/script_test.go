@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -54,7 +56,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": cmdCode, "registry": cmdRegistry, "image": cmdImage, "fault": cmdFault, "writes": cmdWrites,
 			"flip": cmdFlip, "truncate": cmdTruncate, "append": cmdAppend, "samebutsigned": cmdSame, "absent": cmdAbsent,
-			"smalldisk": cmdSmallDisk, "interrupt": cmdInterrupt, "digest": cmdDigest, "envsubst": cmdEnvSubst, "debianregistry": cmdDebianRegistry, "helmpull": cmdHelmPull, "firstword": cmdFirstWord, "digestof": cmdDigestOf, "hasall": cmdHasAll,
+			"smalldisk": cmdSmallDisk, "interrupt": cmdInterrupt, "digest": cmdDigest, "envsubst": cmdEnvSubst, "debianregistry": cmdDebianRegistry, "helmpull": cmdHelmPull, "firstword": cmdFirstWord, "digestof": cmdDigestOf, "hasall": cmdHasAll, "served": cmdServed, "untagged": cmdUntagged,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -106,7 +108,8 @@ type site struct {
 	next    http.Handler
 	faults  []*fault
 	writes  int
-	hung    string // file that is made when a request hangs
+	served  atomic.Int64 // bytes of blobs that were sent
+	hung    string       // file that is made when a request hangs
 	closing chan struct{}
 	auth    bool
 }
@@ -141,6 +144,9 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
+	if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/sha256") {
+		w = &countWriter{w, &s.served}
+	}
 	f := s.take(r)
 	if f == nil {
 		s.next.ServeHTTP(w, r)
@@ -162,6 +168,19 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.next.ServeHTTP(w, r)
 	case "cut":
 		s.next.ServeHTTP(&cutWriter{ResponseWriter: w, left: 1000}, r)
+	case "stall":
+		// So many bytes, and then nothing.
+		s.next.ServeHTTP(&cutWriter{ResponseWriter: w, left: 3 << 20, cut: func() {
+			_ = http.NewResponseController(w).Flush()
+			_ = os.WriteFile(s.hung, nil, 0o600)
+			select {
+			case <-r.Context().Done():
+			case <-s.closing:
+			}
+		}}, r)
+	case "norange":
+		r.Header.Del("Range")
+		s.next.ServeHTTP(w, r)
 	case "corrupt":
 		s.next.ServeHTTP(&corruptWriter{w}, r)
 	default:
@@ -195,6 +214,7 @@ func (s *site) retag(path string) {
 type cutWriter struct {
 	http.ResponseWriter
 	left int
+	cut  func()
 }
 
 func (c *cutWriter) Write(p []byte) (int, error) {
@@ -203,9 +223,39 @@ func (c *cutWriter) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	if c.left -= n; c.left == 0 {
+		if c.cut != nil {
+			c.cut()
+		}
 		panic(http.ErrAbortHandler)
 	}
 	return n, nil
+}
+
+// countWriter counts what is sent.
+type countWriter struct {
+	http.ResponseWriter
+	n *atomic.Int64
+}
+
+func (c *countWriter) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// Unwrap lets the connection be flushed.
+func (c *countWriter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+// cmdServed checks how many bytes of blobs a registry has sent since the last time:
+// served ADDR LEAST MOST.
+func cmdServed(ts *testscript.TestScript, _ bool, args []string) {
+	least, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	most, err := strconv.ParseInt(args[2], 10, 64)
+	ts.Check(err)
+	if n := siteOf(ts, args[0]).served.Swap(0); n < least || n > most {
+		ts.Fatalf("%d bytes of blobs were sent, want %d to %d", n, least, most)
+	}
 }
 
 // corruptWriter changes the first byte of each piece.
@@ -280,15 +330,16 @@ func cmdWrites(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // cmdImage pushes a small image, or an index where there are several platforms:
-// image REF PLATFORM[,PLATFORM...] SEED. The same seed gives the same bytes. The first layer
-// depends on the first word of the seed up to a dash only, as a shared base does.
+// image REF PLATFORM[,PLATFORM...] SEED [plain] [BYTES]. The same seed gives the same bytes. The
+// first layer depends on the first word of the seed up to a dash only, as a shared base does. With
+// plain there is a third layer that is not compressed; BYTES is the size of the last layer.
 func cmdImage(ts *testscript.TestScript, _ bool, args []string) {
 	ref, err := name.ParseReference(args[0])
 	ts.Check(err)
 	platforms := strings.Split(args[1], ",")
 	var adds []mutate.IndexAddendum
 	for _, p := range platforms {
-		img, err := makeImage(p, args[2])
+		img, err := makeImage(p, args[2], args[3:]...)
 		ts.Check(err)
 		if len(platforms) == 1 {
 			ts.Check(remote.Write(ref, img))
@@ -301,10 +352,22 @@ func cmdImage(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(remote.WriteIndex(ref, mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), adds...)))
 }
 
-func makeImage(platform, seed string) (v1.Image, error) {
+func makeImage(platform, seed string, more ...string) (v1.Image, error) {
 	base, _, _ := strings.Cut(seed, "-")
-	img, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
-		static.NewLayer(bytesOf(base, 20000), types.OCILayer), static.NewLayer(bytesOf(seed+platform, 30000), types.OCILayer))
+	layers := []v1.Layer{static.NewLayer(bytesOf(base, 20000), types.OCILayer)}
+	size := 30000
+	for _, m := range more {
+		if m == "plain" {
+			layers = append(layers, static.NewLayer(plainLayer(seed+platform), types.OCIUncompressedLayer))
+			continue
+		}
+		var err error
+		if size, err = strconv.Atoi(m); err != nil {
+			return nil, err
+		}
+	}
+	layers = append(layers, static.NewLayer(bytesOf(seed+platform, size), types.OCILayer))
+	img, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1), layers...)
 	if err != nil {
 		return nil, err
 	}
@@ -318,6 +381,15 @@ func makeImage(platform, seed string) (v1.Image, error) {
 	}
 	c.OS, c.Architecture, c.Variant = plat.OS, plat.Architecture, plat.Variant
 	return mutate.ConfigFile(mutate.ConfigMediaType(img, types.OCIConfigJSON), c)
+}
+
+// plainLayer is bytes that can be compressed, as those of a plain tar.
+func plainLayer(seed string) []byte {
+	var b bytes.Buffer
+	for i := range 40000 {
+		fmt.Fprintf(&b, "%s: line %d of a file that is not compressed, %d\n", seed, i, i*i%977)
+	}
+	return b.Bytes()
 }
 
 func bytesOf(seed string, n int) []byte {
@@ -440,7 +512,7 @@ func cmdInterrupt(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	c := exec.Command(path, args[3:]...)
 	c.Dir, c.Stderr = ts.MkAbs("."), stderr
-	for _, k := range []string{"HOME", "COSIGN_PASSWORD", "PATH"} {
+	for _, k := range []string{"HOME", "COSIGN_PASSWORD", "PATH", "SOURCE_DATE_EPOCH"} {
 		c.Env = append(c.Env, k+"="+ts.Getenv(k))
 	}
 	ts.Check(c.Start())
@@ -454,11 +526,35 @@ func cmdInterrupt(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+	waitWritten(ts, c.Process.Pid)
 	ts.Check(c.Process.Signal(map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}[args[0]]))
 	_ = c.Wait()
 	if got := c.ProcessState.ExitCode(); got != want {
 		ts.Fatalf("%v: exit code %d after SIG%s, want %d", args[2:], got, args[0], want)
 	}
+}
+
+// waitWritten waits until a process has written $WROTE bytes, where that is set: what a registry
+// has sent has not been read for that.
+func waitWritten(ts *testscript.TestScript, pid int) {
+	want, err := strconv.ParseInt(ts.Getenv("WROTE"), 10, 64)
+	if err != nil {
+		return
+	}
+	for range 3000 {
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+		if errors.Is(err, os.ErrNotExist) {
+			ts.Fatalf("what a process has written cannot be known here")
+		}
+		ts.Check(err)
+		_, rest, _ := strings.Cut(string(raw), "wchar: ")
+		number, _, _ := strings.Cut(rest, "\n")
+		if n, err := strconv.ParseInt(number, 10, 64); err == nil && n >= want {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("the process did not write %d bytes", want)
 }
 
 // cmdEnvSubst replaces $NAME in files by the script's variables.
@@ -509,6 +605,15 @@ func cmdHelmPull(ts *testscript.TestScript, _ bool, args []string) {
 func cmdFirstWord(ts *testscript.TestScript, _ bool, args []string) {
 	word, _, _ := strings.Cut(ts.ReadFile("stdout"), " ")
 	ts.Setenv(args[0], word)
+}
+
+// cmdUntagged checks that there is nothing under a reference: untagged REF.
+func cmdUntagged(ts *testscript.TestScript, _ bool, args []string) {
+	ref, err := name.ParseReference(args[0])
+	ts.Check(err)
+	if d, err := remote.Head(ref); err == nil {
+		ts.Fatalf("%s is %s", args[0], d.Digest)
+	}
 }
 
 // cmdDigestOf puts the digest of a reference into a variable: digestof NAME REF.

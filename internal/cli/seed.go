@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealift/sealift/install"
+	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/internal/oci"
 	"github.com/sealift/sealift/internal/progress"
 	"github.com/sealift/sealift/verify"
@@ -65,7 +66,7 @@ func (f *seedFlags) options(a *app, cmd *cobra.Command, report progress.Reporter
 func (a *app) seedCommand() *cobra.Command {
 	var f seedFlags
 	c := &cobra.Command{
-		Use:   "seed BUNDLE",
+		Use:   "seed BUNDLE...",
 		Short: "Send the images and charts of a bundle to a registry",
 		Long: `Check the signature of a bundle and send to a registry what is not there yet: blobs
 straight out of the file, then manifests, children before parents, and the tags last.
@@ -73,53 +74,68 @@ Digests do not change. HOST/PREFIX/repository:tag is the name of an image that w
 registry/repository:tag; charts become HOST/PREFIX/charts/NAME:VERSION.
 
 Every byte is proven against the signed manifest before the registry keeps it. Seeding
-again sends only what is missing.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.seed(cmd, args[0], f) },
+again sends only what is missing. What several bundles have in common is sent once.
+
+` + placesHelp + `
+
+` + streamHelp + ` It is read once: manifests and tags are
+sent after all of it has been proven.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.seed(cmd, args, f) },
 	}
 	f.add(c)
 	return c
 }
 
-func (a *app) seed(cmd *cobra.Command, path string, f seedFlags) (err error) {
+func (a *app) seed(cmd *cobra.Command, args []string, f seedFlags) (err error) {
 	ctx := cmd.Context()
 	o, err := f.options(a, cmd, a.reporter())
 	if err != nil {
 		return err
 	}
-	b, done, err := a.open(cmd, path, f.key)
+	bundles, done, err := a.openAll(cmd, args, f.key, verify.Open)
 	if err != nil {
 		return err
 	}
 	defer done(&err)
-	s, err := install.Prepare(ctx, b, o)
+	s, err := install.Prepare(ctx, bundles, o)
 	if err != nil {
 		return err
 	}
 	if f.dryRun {
-		return a.printSeeded(b, s.Preview(), true)
+		return a.printSeeded(bundles, s.Preview(), true)
 	}
 	res, err := s.Run(ctx)
 	if err != nil {
 		return err
 	}
-	return a.printSeeded(b, res, false)
+	return a.printSeeded(bundles, res, false)
 }
 
-func (a *app) printSeeded(b *verify.Bundle, r *install.SeedResult, dryRun bool) error {
-	result := struct {
+func (a *app) printSeeded(bundles []*verify.Bundle, r *install.SeedResult, dryRun bool) error {
+	type seeded struct {
 		Bundle  string `json:"bundle"`
 		Version string `json:"version"`
 		Digest  string `json:"digest"`
-		DryRun  bool   `json:"dryRun"`
+	}
+	result := struct {
+		*seeded
+		Bundles []seeded `json:"bundles,omitempty"`
+		DryRun  bool     `json:"dryRun"`
 		*install.SeedResult
-	}{b.Manifest().Name, b.Manifest().Version, b.Evidence().Manifest, dryRun, r}
+	}{DryRun: dryRun, SeedResult: r}
+	for _, b := range bundles {
+		result.Bundles = append(result.Bundles, seeded{b.Manifest().Name, b.Manifest().Version, b.Evidence().Manifest})
+	}
+	if len(bundles) == 1 {
+		result.seeded, result.Bundles = &result.Bundles[0], nil
+	}
 	return a.print(result, func(w io.Writer) {
 		verb := "seeded"
 		if dryRun {
 			verb = "would seed"
 		}
-		fmt.Fprintf(w, "%s %s %s into %s\n", verb, result.Bundle, result.Version, r.Registry)
+		fmt.Fprintf(w, "%s %s into %s\n", verb, titles(bundles), r.Registry)
 		writeSeeded(w, r, dryRun)
 	})
 }
@@ -133,7 +149,7 @@ func writeSeeded(w io.Writer, r *install.SeedResult, dryRun bool) {
 			send, store = "to send", "to store"
 		}
 		fmt.Fprintf(w, "  %s %s (%s), %d mounted, %d there already; %s and %s %s\n", count(r.UploadedBlobs, "blob"), send,
-			formatBytes(r.UploadedBytes), r.MountedBlobs, r.ExistingBlobs, count(r.UploadedManifests, "manifest"), count(r.Tags, "tag"), store)
+			archive.FormatBytes(r.UploadedBytes), r.MountedBlobs, r.ExistingBlobs, count(r.UploadedManifests, "manifest"), count(r.Tags, "tag"), store)
 	}
 	for _, m := range r.TagMoves {
 		fmt.Fprintf(w, "  tag moves: %s from %s to %s\n", m.Reference, m.From, m.To)

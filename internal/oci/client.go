@@ -176,7 +176,12 @@ func (r *Repository) fail(doing, what string, err error) error {
 	// The library's words repeat the whole address of an upload, with the session's state in it.
 	var u *url.Error
 	if errors.As(err, &u) {
-		err = fmt.Errorf("%s: %w", strings.ToLower(u.Op), u.Err)
+		cause := u.Err
+		if errors.Is(cause, io.EOF) {
+			// For who reads a blob the end of a connection is not the end of the blob.
+			cause = fmt.Errorf("the connection was closed without an answer: %w", io.ErrUnexpectedEOF)
+		}
+		err = fmt.Errorf("%s: %w", strings.ToLower(u.Op), cause)
 	}
 	return &Error{r.client.o.Side, r.Registry, fmt.Sprintf("%s %s of %s", doing, what, r.Path), err}
 }
@@ -315,7 +320,7 @@ func (r *Repository) ManifestDigest(ctx context.Context, identifier string) (str
 func (r *Repository) ReadBlob(ctx context.Context, d manifest.Descriptor, limit int64) ([]byte, error) {
 	var raw []byte
 	err := retrySmall(ctx, func(ctx context.Context) error {
-		body, err := r.openBlob(ctx, d)
+		body, err := r.openBlob(ctx, d, 0)
 		if err != nil {
 			return err
 		}
@@ -335,61 +340,6 @@ func (r *Repository) ReadBlob(ctx context.Context, d manifest.Descriptor, limit 
 		return nil, r.fail("reading", "blob "+d.Digest, err)
 	}
 	return raw, nil
-}
-
-// CopyBlob opens a blob and hands its bytes to consume, which proves them and may be called
-// again with the whole of them where the first try broke off. Errors are *Error, or what
-// consume returned where that was no failure to read.
-func (r *Repository) CopyBlob(ctx context.Context, d manifest.Descriptor, consume func(io.Reader) error) error {
-	var local error
-	err := retry(ctx, func() error {
-		local = nil
-		body, err := r.openBlob(ctx, d)
-		if err != nil {
-			return err
-		}
-		defer body.Close()
-		tracked := &trackingReader{r: body, want: d.Size}
-		local = consume(tracked)
-		return tracked.err
-	})
-	if err != nil {
-		return r.fail("reading", "blob "+d.Digest, err)
-	}
-	return local
-}
-
-// trackingReader remembers whether reading failed, so that a broken connection is told from
-// content that is wrong. A body that ends early is a broken connection.
-type trackingReader struct {
-	r    io.Reader
-	n    int64
-	want int64
-	err  error
-}
-
-func (t *trackingReader) Read(p []byte) (int, error) {
-	n, err := t.r.Read(p)
-	t.n += int64(n)
-	switch {
-	case errors.Is(err, io.EOF) && t.n < t.want:
-		err = io.ErrUnexpectedEOF
-		t.err = fmt.Errorf("the body ended after %d of %d bytes: %w", t.n, t.want, err)
-	case err != nil && !errors.Is(err, io.EOF):
-		t.err = err
-	}
-	return n, err
-}
-
-func (r *Repository) openBlob(ctx context.Context, d manifest.Descriptor) (io.ReadCloser, error) {
-	resp, err := r.do(ctx, http.MethodGet, r.url("blobs/%s", d.Digest), nil)
-	if err != nil {
-		return nil, err
-	}
-	if err := transport.CheckError(resp, http.StatusOK); err != nil {
-		return nil, errors.Join(err, resp.Body.Close())
-	}
-	return resp.Body, nil
 }
 
 // HasBlob reports whether the repository has the blob.
@@ -422,7 +372,13 @@ func (r *Repository) HasBlob(ctx context.Context, digest string) (bool, error) {
 // the blob was mounted, so that nothing was sent.
 func (r *Repository) PutBlob(ctx context.Context, d manifest.Descriptor, from string, open func() (io.ReadCloser, error), sent func(int64)) (mounted bool, err error) {
 	u := &upload{open: open, sent: sent}
-	err = retry(ctx, func() error {
+	var last error
+	err = retry(ctx, func() (err error) {
+		defer func() {
+			if u.failure() == nil {
+				last = err
+			}
+		}()
 		location, ok, err := r.startUpload(ctx, d, from)
 		if err != nil || ok {
 			mounted = ok
@@ -435,6 +391,9 @@ func (r *Repository) PutBlob(ctx context.Context, d manifest.Descriptor, from st
 		return err
 	})
 	switch broken := u.failure(); {
+	case broken != nil && last != nil:
+		// The source could not be read once more, after the registry had made that necessary.
+		return false, errors.Join(r.fail("uploading", "blob "+d.Digest, last), broken)
 	case broken != nil:
 		return false, broken
 	case err != nil:

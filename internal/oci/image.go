@@ -43,6 +43,13 @@ func IsIndex(mediaType string) bool { return types.MediaType(mediaType).IsIndex(
 // IsImage reports whether the media type is that of an image manifest.
 func IsImage(mediaType string) bool { return types.MediaType(mediaType).IsImage() }
 
+// IsUncompressed reports whether the media type is that of a layer which is a plain tar.
+func IsUncompressed(mediaType string) bool {
+	return slices.Contains([]types.MediaType{
+		types.OCIUncompressedLayer, types.OCIUncompressedRestrictedLayer, types.DockerUncompressedLayer,
+	}, types.MediaType(mediaType))
+}
+
 // Image is an image manifest taken apart.
 type Image struct {
 	Config manifest.Descriptor

@@ -273,44 +273,6 @@ func (b neverEnding) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestBlobIsTriedAgain(t *testing.T) {
-	ctx := context.Background()
-	var faults atomic.Int32
-	host := server(t, func(w http.ResponseWriter, r *http.Request) bool {
-		if !strings.Contains(r.URL.Path, "/blobs/sha256") || faults.Add(-1) < 0 {
-			return false
-		}
-		w.Header().Set("Content-Length", "50000")
-		_, _ = w.Write(make([]byte, 1000))
-		// Without this the connection breaks before the answer begins, and the HTTP library
-		// asks again by itself.
-		_ = http.NewResponseController(w).Flush()
-		panic(http.ErrAbortHandler)
-	})
-	layer := push(t, host+"/a/b:1")
-	repo, err := client(oci.Options{}).Repository(ctx, host, "a/b", false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	faults.Store(2)
-	tries := 0
-	var got []byte
-	err = repo.CopyBlob(ctx, layer, func(r io.Reader) (err error) {
-		tries++
-		got, err = io.ReadAll(r)
-		return err
-	})
-	if err != nil || manifest.Digest(got) != layer.Digest || tries != 3 {
-		t.Fatalf("%d tries, %v", tries, err)
-	}
-	// What the consumer says is final: only broken reading is repeated.
-	tries = 0
-	mine := errors.New("mine")
-	if err := repo.CopyBlob(ctx, layer, func(io.Reader) error { tries++; return mine }); !errors.Is(err, mine) || tries != 1 {
-		t.Fatalf("%d tries, %v", tries, err)
-	}
-}
-
 func TestUploadIsTriedAgainFromTheStart(t *testing.T) {
 	ctx := context.Background()
 	var faults atomic.Int32

@@ -22,23 +22,43 @@ const (
 	growth    = 3
 )
 
+// backoff counts failures that came one after the other and waits longer after each.
+type backoff struct {
+	failures int
+	next     time.Duration
+}
+
+func newBackoff() backoff { return backoff{next: firstWait} }
+
+// wait waits after a failure, and returns the error where there is to be no other try.
+func (b *backoff) wait(ctx context.Context, err error) error {
+	b.failures++
+	if b.failures == attempts || ctx.Err() != nil || !temporary(err) {
+		return err
+	}
+	// Jitter keeps parallel transfers from coming back all at once.
+	t := time.NewTimer(b.next/2 + rand.N(b.next))
+	b.next *= growth
+	select {
+	case <-ctx.Done():
+		t.Stop()
+		return errors.Join(ctx.Err(), err)
+	case <-t.C:
+		return nil
+	}
+}
+
 // retry calls f until it succeeds, fails for good, or has been tried often enough.
 func retry(ctx context.Context, f func() error) error {
-	wait := firstWait
-	for i := 1; ; i++ {
+	b := newBackoff()
+	for {
 		err := f()
-		if err == nil || i == attempts || ctx.Err() != nil || !temporary(err) {
+		if err == nil {
+			return nil
+		}
+		if err := b.wait(ctx, err); err != nil {
 			return err
 		}
-		// Jitter keeps parallel transfers from coming back all at once.
-		t := time.NewTimer(wait/2 + rand.N(wait))
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return errors.Join(ctx.Err(), err)
-		case <-t.C:
-		}
-		wait *= growth
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"runtime/debug"
 
 	"github.com/sigstore/cosign/v2/pkg/cosign"
@@ -108,14 +109,28 @@ func LoadSigner(private, password []byte) (*Signer, error) {
 func (s *Signer) PublicKey() PublicKey { return s.key }
 
 // Sign returns a sigstore bundle over message.
-func (s *Signer) Sign(message []byte) ([]byte, error) {
-	digest := sha256.Sum256(message)
+func (s *Signer) Sign(message []byte) ([]byte, error) { return s.SignReader(bytes.NewReader(message)) }
+
+// SignReader is Sign for a message of any size, which is read to its end. With an Ed25519 key,
+// which signs the message itself and not its digest, all of it is held in memory.
+func (s *Signer) SignReader(message io.Reader) ([]byte, error) {
+	h := sha256.New()
+	var whole bytes.Buffer
+	var to io.Writer = h
+	_, pure := s.key.key.(ed25519.PublicKey)
+	if pure {
+		to = io.MultiWriter(h, &whole)
+	}
+	if _, err := io.Copy(to, message); err != nil {
+		return nil, fmt.Errorf("signing: %w", err)
+	}
+	digest := h.Sum(nil)
 	var sig []byte
 	var err error
-	if _, pure := s.key.key.(ed25519.PublicKey); pure {
-		sig, err = s.sv.SignMessage(bytes.NewReader(message))
+	if pure {
+		sig, err = s.sv.SignMessage(&whole)
 	} else {
-		sig, err = s.sv.SignMessage(nil, sopts.WithDigest(digest[:]), sopts.WithCryptoSignerOpts(crypto.SHA256))
+		sig, err = s.sv.SignMessage(nil, sopts.WithDigest(digest), sopts.WithCryptoSignerOpts(crypto.SHA256))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("signing: %w", err)
@@ -129,7 +144,7 @@ func (s *Signer) Sign(message []byte) ([]byte, error) {
 		return nil, fmt.Errorf("signing: %w", err)
 	}
 	b.Content = &protobundle.Bundle_MessageSignature{MessageSignature: &protocommon.MessageSignature{
-		MessageDigest: &protocommon.HashOutput{Algorithm: protocommon.HashAlgorithm_SHA2_256, Digest: digest[:]},
+		MessageDigest: &protocommon.HashOutput{Algorithm: protocommon.HashAlgorithm_SHA2_256, Digest: digest},
 		Signature:     sig,
 	}}
 	raw, err := protojson.Marshal(b)

@@ -2,13 +2,22 @@
 """Independent checker for Sealift bundle files, written from docs/format.md alone.
 
 usage: sealift_check.py BUNDLE             check every byte but the signatures' cryptography
+       sealift_check.py BUNDLE.001 BUNDLE.002 ...   the same for volumes, all of them, in their order
        sealift_check.py --manifest BUNDLE  print the manifest's bytes (after the check)
        sealift_check.py --signatures DIR BUNDLE   also write the signature bodies into DIR
        sealift_check.py --make FILE        write a minimal valid bundle without blobs
+       sealift_check.py --make-encoded FILE       write one with a layer that is encoded with zstd
 
 Exit code 0 with a summary, or 1 with the reason and the file offset. Standard library only; a test, not shipped.
+Blobs with the encoding zstd are decoded by Python's compression.zstd or the program zstd, whichever is there. If
+neither is, they are checked as they lie in the file, from frame to frame, and the summary says so.
 """
-import datetime, hashlib, json, os, re, struct, sys
+import datetime, hashlib, json, os, re, shutil, struct, subprocess, sys, tempfile
+
+try:
+    from compression import zstd  # Python 3.14
+except ImportError:
+    zstd = None
 
 MiB, KiB128, SLOT = 1 << 20, 1 << 17, 65536
 M64 = (1 << 64) - 1
@@ -19,10 +28,14 @@ P1, P2, P3, P4, P5 = (11400714785074694791, 14029467366897019727, 16095879293928
 class Bad(Exception):
     """The file is not a valid bundle."""
 
+    def __init__(self, why, offset=None):
+        super().__init__(why if offset is None else f"offset {offset}: {why}")
+        self.offset = offset
+
 
 def require(ok, why, offset=None):
     if not ok:
-        raise Bad(why if offset is None else f"offset {offset}: {why}")
+        raise Bad(why, offset)
 
 
 # --- building blocks (format.md, section 3) ---------------------------------------------------------------------------
@@ -171,7 +184,7 @@ MANIFEST = {
     "charts": [{"name": CHART, "version": CHARTVERSION, "appVersion?": PLAIN, "manifest": descriptor(4 * MiB),
                 "archive": descriptor(64 * MiB), "release": RELEASE, "namespace": LABEL,
                 "values": [{"name": NONEMPTY, "digest": DIGEST, "size": upto(MiB)}, 65536]}, 1024],
-    "blobs": [{"digest": DIGEST, "size": upto(1 << 40), "mediaType": MEDIA, "encoding": re.compile("stored")}, 65536],
+    "blobs": [{"digest": DIGEST, "size": upto(1 << 40), "mediaType": MEDIA, "encoding": re.compile("stored|zstd")}, 65536],
     "entries": [{"name": ANY, "size": upto(1 << 40), "sha256": HEX}, 65536],
 }
 
@@ -217,6 +230,15 @@ def layout_files(m):
         '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[' + items + "]}").encode()}
 
 
+def blob_entry(b, e):
+    """The entry of a blob. What e says of the bytes that a blob is encoded to is all the freedom there is."""
+    name = "blobs/sha256/" + b["digest"][7:]
+    if b["encoding"] == "stored":
+        return name, b["size"], b["digest"][7:]
+    require(e["size"] > 0, f"manifest: entry {name}.zst of 0 bytes")
+    return name + ".zst", e["size"], e["sha256"]
+
+
 def parse_manifest(raw):
     require(raw.startswith(b'{"mediaType":"application/vnd.sealift.manifest.v1+json","format":1,'), "not a manifest of format 1")
     try:
@@ -258,9 +280,72 @@ def parse_manifest(raw):
         used += [c["manifest"], c["archive"]] + [{**v, "mediaType": carried.get(v["digest"], (0, ""))[1]} for v in c["values"]]
     require(all(carried.get(d["digest"]) == (d["size"], d["mediaType"]) for d in used), "manifest: a descriptor without its blob")
     want = [(n, len(c), hashlib.sha256(c).hexdigest()) for n, c in layout_files(m).items()]
-    want += [("blobs/sha256/" + b["digest"][7:], b["size"], b["digest"][7:]) for b in m["blobs"]]
-    require([(e["name"], e["size"], e["sha256"]) for e in m["entries"]] == want, "manifest: entries are not those that its blobs make")
+    want += [blob_entry(b, e) for b, e in zip(m["blobs"], m["entries"][2:])]
+    require([(e["name"], e["size"], e["sha256"]) for e in m["entries"]] == want and len(want) == 2 + len(m["blobs"]),
+            "manifest: entries are not those that its blobs make")
     return m
+
+
+# --- encoded blobs (format.md, section 5.6) ---------------------------------------------------------------------------
+
+def walk_frames(f, what):
+    """Goes over the zstd frames in f (RFC 8878, 3.1), which must be within the rules for encoded blobs."""
+    def take(n):
+        data = f.read(n)
+        require(len(data) == n, f"{what}: a zstd frame is cut short")
+        return int.from_bytes(data, "little")
+
+    while head := f.read(4):
+        magic = int.from_bytes(head, "little")
+        if len(head) == 4 and magic & 0xFFFFFFF0 == 0x184D2A50:
+            take(take(4))
+            continue
+        require(magic == 0xFD2FB528, f"{what}: not a zstd frame")
+        descriptor = take(1)
+        single, checksum = descriptor >> 5 & 1, descriptor >> 2 & 1
+        require(not descriptor & 8, f"{what}: a reserved bit is set")
+        w = 0 if single else take(1)
+        window = (1 << 10 + (w >> 3)) // 8 * (8 + (w & 7))
+        require(take((0, 1, 2, 4)[descriptor & 3]) == 0, f"{what}: a frame needs a dictionary")
+        n = (single, 2, 4, 8)[descriptor >> 6]
+        content = take(n) + (256 if n == 2 else 0)
+        window = content if single else window
+        require(window <= MiB, f"{what}: a frame has a window of {window} bytes")
+        last = 0
+        while not last:
+            block = take(3)
+            last, kind, size = block & 1, block >> 1 & 3, block >> 3
+            require(kind < 3 and size <= KiB128, f"{what}: a malformed block")
+            take(1 if kind == 1 else size)
+        take(4 * checksum)
+
+
+def decode(f, blob, what):
+    """Decodes f and compares it with the blob. False where there is nothing to decode it with."""
+    digest, size, process = hashlib.sha256(), 0, None
+    if zstd:
+        source = zstd.ZstdFile(f)
+    elif shutil.which("zstd"):
+        process = subprocess.Popen(["zstd", "-dcq", f"-M{MiB}"], stdin=f, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        source = process.stdout
+    else:
+        return False
+    try:
+        # One byte too many is enough to know: what a decoder gives is not believed.
+        while size <= blob["size"] and (piece := source.read(min(MiB, blob["size"] + 1 - size))):
+            digest.update(piece)
+            size += len(piece)
+    except (EOFError, zstd.ZstdError if zstd else EOFError) as e:
+        raise Bad(f"{what}: {e}")
+    finally:
+        source.close()
+        if process:
+            process.wait()
+    require(size <= blob["size"], f"{what}: decoded it has more than {blob['size']} bytes")
+    require(not process or process.returncode == 0, f"{what}: zstd cannot decode it")
+    require(size == blob["size"], f"{what}: decoded it has {size} bytes, must be {blob['size']}")
+    require("sha256:" + digest.hexdigest() == blob["digest"], f"{what}: decoded it has the digest sha256:{digest.hexdigest()}")
+    return True
 
 
 # --- the file (format.md, section 4) ----------------------------------------------------------------------------------
@@ -275,13 +360,41 @@ def total_size(manifest_size, g, entries):
 
 
 class File:
-    """A bundle being read front to back; everything read is compared with what it must be."""
+    """A bundle, or its volumes, being read front to back; everything read is compared with what it must be."""
 
-    def __init__(self, path):
-        self.f, self.at, self.size, self.listed = open(path, "rb"), 0, os.path.getsize(path), []
+    def __init__(self, paths):
+        self.paths, self.sizes, self.at, self.listed = paths, [os.path.getsize(p) for p in paths], 0, []
+        self.rest, self.f, self.size, self.undecoded = list(paths), None, sum(self.sizes), 0
+
+    def place(self, offset):
+        """Which volume an offset lies in, if there are several."""
+        for path, size in zip(self.paths, self.sizes):
+            if offset < size or path == self.paths[-1]:
+                return f" (byte {offset} of {path})" if len(self.paths) > 1 else ""
+            offset -= size
+
+    def read(self, n):
+        data = bytearray()
+        while len(data) < n:
+            piece = self.f.read(n - len(data)) if self.f else b""
+            data += piece
+            if not piece:
+                if not self.rest:
+                    break
+                self.f = open(self.rest.pop(0), "rb")
+        return bytes(data)
+
+    def check_volumes(self, head):
+        """Plain cuts of V bytes each, of which the first holds the whole head (format.md, section 4.7)."""
+        v, count = self.sizes[0], len(self.sizes)
+        require(count <= 999, f"{count} volumes")
+        require(v >= MiB and v >= head, f"{self.paths[0]}: a volume of {v} bytes, less than 1 MiB or than the head, {head}")
+        for path, size in zip(self.paths[1:-1], self.sizes[1:-1]):
+            require(size == v, f"{path}: {size} bytes, must be {v} as the first volume")
+        require(0 < self.sizes[-1] <= v, f"{self.paths[-1]}: {self.sizes[-1]} bytes, must be 1 to {v}")
 
     def take(self, n, what):
-        data = self.f.read(n)
+        data = self.read(n)
         require(len(data) == n, f"{what}: the file ends early", self.at + len(data))
         self.at += n
         return data
@@ -289,7 +402,7 @@ class File:
     def expect(self, got, want, start, what):
         if got != want:
             first = next((i for i, (a, b) in enumerate(zip(got, want)) if a != b), min(len(got), len(want)))
-            raise Bad(f"offset {start + first}: {what} differs from what it must be")
+            raise Bad(f"{what} differs from what it must be", start + first)
 
     def frame(self, n, what, listed=True):
         start, raw = self.at, self.take(R(n), what)
@@ -300,26 +413,38 @@ class File:
             self.listed.append((len(raw), n, int.from_bytes(raw[-4:], "little")))
         return content
 
-    def body(self, s, what, keep=False):
-        """The frames after an entry's header; returns the digest and, if it is to be kept, the content."""
-        digest, kept, left = hashlib.sha256(), [], s
+    def body(self, s, what, sink=lambda content: None):
+        """The frames after an entry's header; gives their content to sink and returns its digest."""
+        digest, left = hashlib.sha256(), s
         for k, n in enumerate(cuts(s)[1:]):
             start, content = self.at, self.frame(n, f"{what}, frame {k + 1}")
             require(not any(content[left:]), f"{what}: padding is not zero", start)
             digest.update(content[:left])
-            kept += [content[:left]] if keep else []
+            sink(content[:left])
             left -= min(n, left)
-        return digest.hexdigest(), b"".join(kept)
+        return digest.hexdigest()
+
+    def encoded(self, e, blob):
+        """The body of an entry that holds a blob encoded with zstd."""
+        with tempfile.TemporaryFile(buffering=0) as f:
+            digest = self.body(e["size"], e["name"], f.write)
+            if digest == e["sha256"]:
+                f.seek(0)
+                walk_frames(f, e["name"])
+                f.seek(0)
+                self.undecoded += not decode(f, blob, e["name"])
+        return digest
 
 
-def check(path):
-    b = File(path)
+def check(b):
     first = b.frame(512, "header of sealift.json")
     require(re.fullmatch(rb"[0-7]{11}\0", first[124:136]), "header of sealift.json: malformed size")
     size = int(first[124:135], 8)
     b.expect(first, header("sealift.json", size), 10 + 3, "header of sealift.json")
     require(0 < size <= 16 * MiB, f"sealift.json has {size} bytes", 0)
-    _, raw = b.body(size, "sealift.json", keep=True)
+    raw = bytearray()
+    b.body(size, "sealift.json", raw.extend)
+    raw = bytes(raw)
 
     start, start_gap = b.at, b.take(8, "gap")
     g = int.from_bytes(start_gap[4:], "little")
@@ -346,26 +471,29 @@ def check(path):
     require(g == want, f"gap of {g} bytes, must be {want}", E(size))
     want = total_size(size, g, m["entries"])
     require(b.size == want <= 1 << 46, f"file of {b.size} bytes, must be {want}", min(b.size, want))
+    if len(b.paths) > 1:
+        b.check_volumes(E(size) + 8 + g + 131122)
 
-    for e in m["entries"]:
+    for e, blob in zip(m["entries"], [None, None] + m["blobs"]):
         start, name = b.at, e["name"]
         b.expect(b.frame(512, f"header of {name}"), header(name, e["size"]), start + 13, f"header of {name}")
-        digest, _ = b.body(e["size"], name)
+        digest = b.body(e["size"], name) if not blob or blob["encoding"] == "stored" else b.encoded(e, blob)
         require(digest == e["sha256"], f"{name}: digest {digest}", start)
     start = b.at
     b.expect(b.frame(1024, "end frame"), bytes(1024), start + 13, "end frame")
     start, want = b.at, tables(b.listed)
     b.expect(b.take(len(want), "tables"), want, start, "tables")
-    require(not b.f.read(1), "bytes after the end", b.at)
-    return raw, m, slots[active], b
+    require(not b.read(1), "bytes after the end", b.at)
+    return raw, m, slots[active]
 
 
-def make(head=0, bodies=(), active=0, **members):
-    """A bundle without blobs."""
+def make(head=0, bodies=(), active=0, encoded=(), **members):
+    """A bundle without blobs but those in encoded: pairs of a member of blobs and the bytes that it is encoded to."""
     m = {"mediaType": "application/vnd.sealift.manifest.v1+json", "format": 1, **({"head": head} if head else {}),
          "name": "minimal", "version": "1.0.0", "channel": "stable", "created": "2026-01-02T03:04:05Z",
-         "platforms": ["linux/amd64"], "images": [], "charts": [], "blobs": [], **members}
+         "platforms": ["linux/amd64"], "images": [], "charts": [], "blobs": [b for b, _ in encoded], **members}
     files = layout_files(m)
+    files.update(("blobs/sha256/" + b["digest"][7:] + ".zst", c) for b, c in encoded)
     m["entries"] = [{"name": n, "size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in files.items()]
     raw = encode(m, MANIFEST).encode()
     listed, out = [], bytearray()
@@ -392,11 +520,20 @@ def make(head=0, bodies=(), active=0, **members):
     return bytes(out + tables(listed))
 
 
+def make_encoded():
+    """A bundle with one layer, a tar with nothing in it: 10,240 zeros, encoded as one frame of one RLE block."""
+    tar = bytes(10240)
+    blob = {"digest": "sha256:" + hashlib.sha256(tar).hexdigest(), "size": len(tar),
+            "mediaType": "application/vnd.oci.image.layer.v1.tar", "encoding": "zstd"}
+    return make(head=8192, encoded=[(blob, bytes.fromhex("28b52ffd 64 0027 034001 00") + u32(xxh64(tar) & 0xFFFFFFFF))])
+
+
 def main(argv):
     usage = __doc__.split("\n\n")[1]
-    if argv[:1] == ["--make"] and len(argv) == 2:
+    makers = {"--make": make, "--make-encoded": make_encoded}
+    if argv[:1] and argv[0] in makers and len(argv) == 2:
         with open(argv[1], "wb") as f:
-            f.write(make())
+            f.write(makers[argv[0]]())
         return 0
     directory, manifest = None, False
     while argv[:1] and argv[0].startswith("--"):
@@ -407,13 +544,14 @@ def main(argv):
             directory = argv.pop(0)
         else:
             argv = []
-    if len(argv) != 1:
+    if not argv or "" in argv:
         print(usage, file=sys.stderr)
         return 1
+    b = File(argv)
     try:
-        raw, m, signatures, b = check(argv[0])
+        raw, m, signatures = check(b)
     except Bad as e:
-        print(f"{argv[0]}: {e}", file=sys.stderr)
+        print(f"{argv[0]}: {e}{'' if e.offset is None else b.place(e.offset)}", file=sys.stderr)
         return 1
     for body in signatures if directory else []:
         with open(os.path.join(directory, signature_name(body)[11:]), "wb") as f:
@@ -421,8 +559,10 @@ def main(argv):
     if manifest:
         sys.stdout.buffer.write(raw)
         return 0
-    print(f"{m['name']} {m['version']} sha256:{hashlib.sha256(raw).hexdigest()}: {b.size} bytes, {len(b.listed)} frames, "
-          f"{len(m['images'])} images, {len(m['charts'])} charts, {len(m['blobs'])} blobs, "
+    volumes = f" in {len(argv)} volumes" if len(argv) > 1 else ""
+    undecoded = f" ({b.undecoded} encoded ones were not decoded: no zstd here)" if b.undecoded else ""
+    print(f"{m['name']} {m['version']} sha256:{hashlib.sha256(raw).hexdigest()}: {b.size} bytes{volumes}, {len(b.listed)} frames, "
+          f"{len(m['images'])} images, {len(m['charts'])} charts, {len(m['blobs'])} blobs{undecoded}, "
           f"{len(signatures)} signatures (their cryptography was not checked): valid")
     return 0
 

@@ -1,0 +1,171 @@
+package archive
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/sealift/sealift/manifest"
+)
+
+// Head is what lies before the payload, read once into memory. Nothing in it is proven.
+type Head struct {
+	// Manifest is the content of sealift.json, the bytes that are signed.
+	Manifest []byte
+	// Signatures are those of the active slot.
+	Signatures []Signature
+	gap        int64
+	slots      []byte
+}
+
+// ReadHead reads the manifest's bytes and the signature slots. It believes nothing but their
+// framing. Errors: ErrNotBundle, *DamageError, *VolumesError where another volume is the first
+// one, or what reading gave.
+func ReadHead(src Source) (*Head, error) {
+	first := frameSize(tarBlock)
+	buf := make([]byte, first)
+	if n, err := src.ReadAt(buf, 0); n < len(buf) {
+		if err == nil || errors.Is(err, io.EOF) {
+			return nil, noHead(src)
+		}
+		return nil, fmt.Errorf("reading %s: %w", manifest.EntryManifest, err)
+	}
+	header, _, bad := openFrame(buf, tarBlock)
+	if bad >= 0 {
+		return nil, noHead(src)
+	}
+	name, n, kind, ok := parseTarHeader(header)
+	if !ok || name != manifest.EntryManifest || kind != typeRegular {
+		return nil, noHead(src)
+	}
+	if n == 0 || n > manifest.MaxManifestBytes {
+		return nil, fmt.Errorf("manifest of %d bytes, 1 to %d are allowed: %w", n, int64(manifest.MaxManifestBytes), ErrLimit)
+	}
+	h := &Head{Manifest: make([]byte, 0, min(n, FrameContent))}
+	at, rest := first, n+padding(n)
+	for rest > 0 {
+		c := min(rest, FrameContent)
+		frame := make([]byte, frameSize(c))
+		if err := readFull(src, frame, at, manifest.EntryManifest); err != nil {
+			return nil, err
+		}
+		content, _, bad := openFrame(frame, int(c))
+		if bad >= 0 {
+			return nil, damageAt(src, at+int64(bad), manifest.EntryManifest, errFraming)
+		}
+		h.Manifest = append(h.Manifest, content...)
+		at += frameSize(c)
+		rest -= c
+	}
+	if !allZero(h.Manifest[n:]) {
+		return nil, damageAt(src, at, manifest.EntryManifest, "padding is not zero")
+	}
+	h.Manifest = h.Manifest[:n:n]
+	if err := h.readGap(src, at); err != nil {
+		return nil, err
+	}
+	if err := h.readSlots(src, at+skippableHeader+h.gap); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// noHead says that a file does not begin as a bundle does. Where it is in volumes, another one
+// may, which then has the first one's place.
+func noHead(src Source) error {
+	v, ok := src.(*volumeSource)
+	if !ok {
+		return ErrNotBundle
+	}
+	first := make([]byte, frameSize(tarBlock))
+	for i := range v.files {
+		f := &v.files[i]
+		if f.file == nil {
+			continue
+		}
+		if _, err := f.file.ReadAt(first, 0); err != nil {
+			continue
+		}
+		header, _, bad := openFrame(first, tarBlock)
+		if bad >= 0 {
+			continue
+		}
+		if name, _, _, ok := parseTarHeader(header); ok && name == manifest.EntryManifest && i > 0 {
+			return &VolumesError{Count: len(v.files), Problems: []VolumeProblem{
+				{Number: 1, Path: v.files[0].path, Kind: VolumeSwapped, Is: i + 1},
+				{Number: i + 1, Path: f.path, Kind: VolumeSwapped, Is: 1},
+			}}
+		}
+	}
+	return fmt.Errorf("%q: %w", v.files[0].path, ErrNotBundle)
+}
+
+func (h *Head) readGap(src Source, at int64) error {
+	var b [skippableHeader]byte
+	if err := readFull(src, b[:], at, "gap"); err != nil {
+		return err
+	}
+	h.gap = int64(binary.LittleEndian.Uint32(b[4:]))
+	if binary.LittleEndian.Uint32(b[:]) != magicGap || h.gap > manifest.MaxHead {
+		return damageAt(src, at, "gap", "header")
+	}
+	zeros := make([]byte, h.gap)
+	if err := readFull(src, zeros, at+skippableHeader, "gap"); err != nil {
+		return err
+	}
+	if !allZero(zeros) {
+		return damageAt(src, at, "gap", "is not zero")
+	}
+	return nil
+}
+
+func (h *Head) readSlots(src Source, at int64) error {
+	h.slots = make([]byte, slotsSize)
+	if err := readFull(src, h.slots, at, "signature slots"); err != nil {
+		return err
+	}
+	active, err := activeSlot(h.slots)
+	if err != nil {
+		return damageAt(src, at, "signature slots", err.Error())
+	}
+	content, err := slotAt(h.slots, active)
+	if err != nil {
+		return damageAt(src, at, "signature slots", err.Error())
+	}
+	h.Signatures, err = decodeSlot(content)
+	if err != nil {
+		return damageAt(src, at, "signature slots", err.Error())
+	}
+	return nil
+}
+
+// activeSlot returns 0 for slot A, 1 for slot B.
+func activeSlot(s []byte) (int, error) {
+	second := skippableHeader + int(frameSize(slotContent))
+	if !bytes.Equal(s[second:second+skippableHeader], skippable(magicSlot2, frameSize(slotContent))) {
+		return 0, errors.New("second header")
+	}
+	switch {
+	case bytes.Equal(s[:skippableHeader], skippable(magicSlot1, 0)):
+		return 0, nil
+	case bytes.Equal(s[:skippableHeader], skippable(magicSlot1, s1B)):
+		return 1, nil
+	}
+	return 0, errors.New("first header")
+}
+
+// slotAt returns the content of slot 0 or 1, without changing s.
+func slotAt(s []byte, i int) ([]byte, error) {
+	start := skippableHeader + i*int(skippableHeader+frameSize(slotContent))
+	frame := s[start : start+int(frameSize(slotContent))]
+	// A slot is one block, so its content lies in one piece and nothing has to be moved.
+	content := frame[frameHeader+blockHeader : len(frame)-frameTrailer]
+	begin := binary.LittleEndian.AppendUint32(bytes.Clone(frameStart), slotContent)
+	begin = appendBlockHeader(begin, slotContent, true)
+	if !bytes.HasPrefix(frame, begin) || binary.LittleEndian.Uint32(frame[len(frame)-frameTrailer:]) != checksum(content) {
+		return nil, fmt.Errorf("frame of slot %c", 'A'+i)
+	}
+	return content, nil
+}

@@ -1,0 +1,178 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealift/sealift/manifest"
+	"github.com/sealift/sealift/verify"
+)
+
+// standardInput is what stands for a bundle that comes through a pipe.
+const standardInput = "-"
+
+// placesHelp is said by every command that reads bundles.
+const placesHelp = `BUNDLE is a file, any volume of one, the name that its volumes have in common, or a directory
+with bundles. Volumes may lie in several directories: name them all, in any order. Of a
+volume that is in two of them the last one counts.`
+
+// streamHelp is said by those that read a stream, too.
+const streamHelp = `BUNDLE may be - for a stream on standard input.`
+
+// isStream reports whether args name a stream, which must stand alone.
+func isStream(cmd *cobra.Command, args []string) (bool, error) {
+	for _, arg := range args {
+		if arg == standardInput && len(args) > 1 {
+			return false, &usageError{errors.New("- is a bundle of its own: nothing can be named beside it"), cmd.CommandPath()}
+		}
+	}
+	return args[0] == standardInput, nil
+}
+
+// opening opens one bundle.
+type opening func(context.Context, *verify.Files, verify.Policy) (*verify.Bundle, error)
+
+// openAll proves and opens the bundles that args name, or the stream; done closes them.
+func (a *app) openAll(cmd *cobra.Command, args []string, key string, open opening) (all []*verify.Bundle, done func(*error), err error) {
+	shrink()
+	p, err := policy(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	done = func(err *error) {
+		for _, b := range all {
+			if e := b.Close(); *err == nil {
+				*err = e
+			}
+		}
+	}
+	stream, err := isStream(cmd, args)
+	if err != nil {
+		return nil, nil, err
+	}
+	if stream {
+		b, err := verify.OpenStream(cmd.Context(), verify.StreamName, newInterruptible(cmd.Context(), a.env.Stdin), p)
+		if err != nil {
+			return nil, nil, interrupted(cmd.Context(), err)
+		}
+		all = append(all, b)
+		return all, done, nil
+	}
+	found, err := verify.Find(args)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, f := range found {
+		b, err := open(cmd.Context(), f, p)
+		if err != nil {
+			done(&err)
+			return nil, nil, err
+		}
+		all = append(all, b)
+	}
+	return all, done, nil
+}
+
+// findOne returns the one bundle that args name.
+func findOne(cmd *cobra.Command, args []string) (*verify.Files, error) {
+	stream, err := isStream(cmd, args)
+	if err == nil && stream {
+		err = &usageError{errors.New("this reads a bundle more than once, so it must be a file: save the stream first"), cmd.CommandPath()}
+	}
+	if err != nil {
+		return nil, err
+	}
+	found, err := verify.Find(args)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) != 1 {
+		return nil, &usageError{fmt.Errorf("one bundle is wanted, %d are named: %q, %q …", len(found), found[0].Name, found[1].Name), cmd.CommandPath()}
+	}
+	return found[0], nil
+}
+
+// open proves and opens the one bundle that args name; done closes it.
+func (a *app) open(cmd *cobra.Command, args []string, key string) (b *verify.Bundle, done func(*error), err error) {
+	p, err := policy(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := findOne(cmd, args)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err = verify.Open(cmd.Context(), f, p)
+	if err != nil {
+		return nil, nil, err
+	}
+	return b, func(err *error) {
+		if e := b.Close(); *err == nil {
+			*err = e
+		}
+	}, nil
+}
+
+// look reads what the one bundle that args name says about itself, and proves it where there is
+// a key.
+func (a *app) look(cmd *cobra.Command, args []string, key string) (*verify.Unproven, *verify.Evidence, error) {
+	var p verify.Policy
+	if key != "" {
+		var err error
+		if p, err = policy(key); err != nil {
+			return nil, nil, err
+		}
+	}
+	stream, err := isStream(cmd, args)
+	if err != nil {
+		return nil, nil, err
+	}
+	if stream {
+		u, e, err := verify.InspectStream(cmd.Context(), verify.StreamName, newInterruptible(cmd.Context(), a.env.Stdin), p)
+		return u, e, interrupted(cmd.Context(), err)
+	}
+	f, err := findOne(cmd, args)
+	if err != nil {
+		return nil, nil, err
+	}
+	return verify.Inspect(cmd.Context(), f, p)
+}
+
+// interrupted is the end of ctx where that is why a stream could not be read, else err.
+func interrupted(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// printEach prints one result as it is, and several as a list.
+func (a *app) printEach(results []verified, text func(io.Writer, verified)) error {
+	var v any = results
+	if len(results) == 1 {
+		v = results[0]
+	}
+	return a.print(v, func(w io.Writer) {
+		for _, r := range results {
+			text(w, r)
+		}
+	})
+}
+
+// titles are the names and versions of bundles, for people.
+func titles(bundles []*verify.Bundle) string {
+	s := ""
+	for i, b := range bundles {
+		if i > 0 {
+			s += ", "
+		}
+		s += title(b.Manifest())
+	}
+	return s
+}
+
+func title(m *manifest.Manifest) string { return m.Name + " " + m.Version }

@@ -1,0 +1,6 @@
+//go:build !race
+
+package cli_test
+
+// rounds is how many packs are killed.
+const rounds = 50
