@@ -144,6 +144,13 @@ say "Pack. The images are found by rendering the chart."
 run sealift pack -f vendor/sealift.yaml --key vendor/cosign.key -o stick
 run sealift inspect stick/shop-1.0.0.tar.zst --key site/vendor.pub
 
+say "The same on disks that are too small for it, with parity. One disk gets lost on the way."
+run sealift split stick/shop-1.0.0.tar.zst --volume-size 1MiB --parity volumes=1 -o disks
+rm disks/shop-1.0.0.tar.zst.002
+refused 13 sealift verify disks --key site/vendor.pub
+run sealift repair disks --key site/vendor.pub -o repaired
+run sealift verify disks repaired --key site/vendor.pub
+
 say "Three bundles that a site must not take: one byte changed, not signed, signed by somebody else."
 cp stick/shop-1.0.0.tar.zst stick/changed.tar.zst
 size=$(wc -c <stick/changed.tar.zst)
@@ -167,6 +174,11 @@ run sealift verify stick/shop-1.0.0.tar.zst --key site/vendor.pub
 refused 13 sealift verify stick/changed.tar.zst --key site/vendor.pub
 refused 11 sealift verify stick/unsigned.tar.zst --key site/vendor.pub
 refused 12 sealift verify stick/forged.tar.zst --key site/vendor.pub
+
+say "Through a pipe, as a data diode gives it."
+show 'cat stick/shop-1.0.0.tar.zst | sealift verify - --key site/vendor.pub'
+# shellcheck disable=SC2002 # a pipe is meant, not a file
+cat stick/shop-1.0.0.tar.zst | sealift verify - --key site/vendor.pub
 
 say "A registry for the site, as strict as most are: it refuses an index that names absent images."
 serve site --sparse-indexes=false
