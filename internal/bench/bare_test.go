@@ -22,7 +22,7 @@ const bareArgument = "--bare-loop"
 // bareJob is what a bare loop does: the least that packing, verifying or seeding can do, with
 // nothing around it. It runs in a process of its own, so that it is measured like the others.
 type bareJob struct {
-	Mode     string    `json:"mode"` // fetch, hash or upload
+	Mode     string    `json:"mode"` // fetch, hash, upload or ask
 	Registry string    `json:"registry,omitempty"`
 	File     string    `json:"file"`
 	Blobs    []located `json:"blobs,omitempty"`
@@ -48,6 +48,8 @@ func runBare(path string) error {
 		return j.hash()
 	case "upload":
 		return j.upload(ctx)
+	case "ask":
+		return j.ask(ctx)
 	}
 	return fmt.Errorf("no bare loop is called %q", j.Mode)
 }
@@ -157,6 +159,31 @@ func (j *bareJob) upload(ctx context.Context) error {
 			return err
 		}
 		return b.check(h)
+	})
+}
+
+// ask asks the registry for the manifests and tags that blobs names.
+func (j *bareJob) ask(ctx context.Context) error {
+	return j.each(func(b located, _ int64) error {
+		for _, reference := range []string{b.Digest, tag} {
+			target := "http://" + j.Registry + "/v2/" + b.Repo + "/manifests/" + reference
+			req, err := http.NewRequestWithContext(ctx, http.MethodHead, target, nil)
+			if err != nil {
+				return err
+			}
+			req.Header.Set("Accept", indexType+", "+manifestType)
+			resp, err := client.Do(req)
+			if err != nil {
+				return err
+			}
+			if err := resp.Body.Close(); err != nil {
+				return err
+			}
+			if got := resp.Header.Get("Docker-Content-Digest"); got != b.Digest {
+				return fmt.Errorf("%s: %s, digest %q", target, resp.Status, got)
+			}
+		}
+		return nil
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,11 +20,25 @@ import (
 	"time"
 )
 
-// maxMemory is what pack, verify and seed may take, whatever the size of the bundle.
-const maxMemory = 128 << 20
+const (
+	// maxMemory is what every command may take that moves payload, whatever the size of the
+	// bundle and however many transfers there are.
+	maxMemory = 96 << 20
+	// maxWritten is what a pack may write, as a part of the bundle.
+	maxWritten = 1.02
+	// maxRatio is what the time of a bare loop may be multiplied with.
+	maxRatio = 1.3
+	// maxAgain is what seeding of what is there may take beyond the registry's answers.
+	maxAgain = 100 * time.Millisecond
+	// maxOpen is the processor time in which a big bundle is opened and its signature checked,
+	// beyond that of starting.
+	maxOpen = 20 * time.Millisecond
+	// minParity is how many bytes of a bundle a second are encoded or repaired at least.
+	minParity = 300 * mb
+)
 
-// versionRuns is how often the shortest command is started for its time.
-const versionRuns = 20
+// starts is how often the commands are started that take next to no time.
+const starts = 30
 
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == bareArgument {
@@ -48,7 +63,7 @@ var ran bool
 // measured measures everything, once for all tests and benchmarks of the process.
 var measured = sync.OnceValues(func() (*report, error) {
 	ran = true
-	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 55*time.Minute)
 	defer cancel()
 	return measure(ctx)
 })
@@ -65,8 +80,8 @@ func measurement(tb testing.TB) *report {
 	return r
 }
 
-// TestMemory holds pack, verify and seed to what they may take.
-func TestMemory(t *testing.T) { measurement(t).check(t) }
+// TestPromises holds the commands to what they may take.
+func TestPromises(t *testing.T) { measurement(t).check(t) }
 
 // BenchmarkCommands reports what was measured. With "-run '^$'" no test runs, so it holds the
 // commands to their promises too.
@@ -84,8 +99,8 @@ func BenchmarkCommands(b *testing.B) {
 				b.ReportMetric(float64(row.bytes)/mb/u.wall.Seconds(), "MB/s")
 			}
 			if base := r.find(row.bare); base != nil {
-				b.ReportMetric(ratio(u.wall, base.median().wall), "wall/bare")
-				b.ReportMetric(ratio(u.cpu, base.median().cpu), "cpu/bare")
+				b.ReportMetric(row.over(base, wall), "wall/bare")
+				b.ReportMetric(row.over(base, cpu), "cpu/bare")
 			}
 		})
 	}
@@ -101,16 +116,19 @@ type row struct {
 	// bounded rows may take maxMemory at most; clean ones leave nothing in the temporary and
 	// home directories and use no disk beyond their result.
 	bounded, clean bool
-	runs           []usage
+	// result is the size of the files that came out, of which the most may be written; 0 where
+	// it does not matter.
+	result int64
+	// spare is what may be reserved on the disk, without being written, for what is going to be
+	// compressed.
+	spare int64
+	runs  []usage
 }
 
 func (r *row) slug() string {
-	return strings.Trim(strings.Map(func(c rune) rune {
-		if c == ' ' || c == ',' || c == ':' || c == '`' {
-			return '-'
-		}
-		return c
-	}, r.name), "-")
+	return strings.Join(strings.FieldsFunc(r.name, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < '0' || c > '9')
+	}), "-")
 }
 
 // median is the median of the times and the largest of all else.
@@ -120,10 +138,24 @@ func (r *row) median() usage {
 	for _, u := range r.runs {
 		walls, cpus = append(walls, u.wall), append(cpus, u.cpu)
 		m.rss, m.written, m.temp = max(m.rss, u.rss), max(m.written, u.written), max(m.temp, u.temp)
+		m.read, m.sent = max(m.read, u.read), max(m.sent, u.sent)
 		m.strays = append(m.strays, u.strays...)
 	}
 	m.wall, m.cpu = middle(walls), middle(cpus)
 	return m
+}
+
+// phase is the median of the sum of some tasks.
+func (r *row) phase(tasks ...string) time.Duration {
+	var all []time.Duration
+	for _, u := range r.runs {
+		var sum time.Duration
+		for _, t := range tasks {
+			sum += u.phases[t]
+		}
+		all = append(all, sum)
+	}
+	return middle(all)
 }
 
 func middle(d []time.Duration) time.Duration {
@@ -134,7 +166,21 @@ func middle(d []time.Duration) time.Duration {
 	return (d[(len(d)-1)/2] + d[len(d)/2]) / 2
 }
 
-func ratio(a, b time.Duration) float64 { return float64(a) / float64(max(b, 1)) }
+// over is the least that this row came to in any round, divided by the same of its bare loop. What
+// else a machine does only ever adds.
+func (r *row) over(base *row, of func(usage) time.Duration) float64 {
+	least := func(r *row) time.Duration {
+		var all []time.Duration
+		for _, u := range r.runs {
+			all = append(all, of(u))
+		}
+		return slices.Min(all)
+	}
+	return float64(least(r)) / float64(max(least(base), 1))
+}
+
+func wall(u usage) time.Duration { return u.wall }
+func cpu(u usage) time.Duration  { return u.cpu }
 
 // report is everything that was measured.
 type report struct {
@@ -144,8 +190,10 @@ type report struct {
 	size    int64
 	rows    []*row
 	loads   []string
-	// version is the CPU time of each start of 'sealift version'.
-	version []time.Duration
+	// bundle and bigSize are the sizes of the packed and of the big bundle.
+	bundle, bigSize int64
+	// rehearsal tells that what runs now does not count.
+	rehearsal bool
 }
 
 func (r *report) find(name string) *row {
@@ -159,11 +207,15 @@ func (r *report) find(name string) *row {
 
 // add adds a run to the row that is called as want is, which is made if it is missing.
 func (r *report) add(want row, u usage) {
+	if r.rehearsal {
+		return
+	}
 	found := r.find(want.name)
 	if found == nil {
 		found = &want
 		r.rows = append(r.rows, found)
 	}
+	found.result, found.spare = want.result, want.spare
 	found.runs = append(found.runs, u)
 }
 
@@ -173,44 +225,104 @@ func (r *report) check(tb testing.TB) {
 	for _, row := range r.rows {
 		u := row.median()
 		if row.bounded && (u.rss > maxMemory || u.rss == 0) {
-			tb.Errorf("%s took %.1f MiB of memory, it may take %d", row.name, float64(u.rss)/(1<<20), maxMemory>>20)
+			tb.Errorf("%s took %.1f MiB of memory, it may take %d", row.name, mib(u.rss), maxMemory>>20)
 		}
 		// A few blocks are the file system's own.
-		if row.clean && u.temp > mb {
+		if row.clean && u.temp > mb+row.spare {
 			tb.Errorf("%s took %.1f MB of disk beyond its result", row.name, float64(u.temp)/mb)
 		}
 		if row.clean && len(u.strays) > 0 {
 			tb.Errorf("%s left behind %s", row.name, strings.Join(u.strays, ", "))
 		}
+		if n := max(u.written, u.sent); row.result > 0 && float64(n) > maxWritten*float64(row.result) {
+			tb.Errorf("%s wrote %.1f MB for a result of %.1f MB", row.name, float64(n)/mb, float64(row.result)/mb)
+		}
 	}
+	if again := r.find(seedAgain).median(); again.read > r.bundle/100 {
+		tb.Errorf("%s read %.1f MB, though there was nothing to send", seedAgain, float64(again.read)/mb)
+	}
+}
+
+func mib(n int64) float64 { return float64(n) / (1 << 20) }
+
+// bars are the promises and what was measured of them, in Markdown.
+func (r *report) bars() string {
+	var b strings.Builder
+	line := func(what, limit, measured string, holds bool) {
+		verdict := "holds"
+		if !holds {
+			verdict = "**does not hold**"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", what, limit, measured, verdict)
+	}
+	b.WriteString("| promise | limit | measured | |\n|---|--:|--:|---|\n")
+	for _, name := range []string{pack, seed} {
+		row := r.find(name)
+		base := r.find(row.bare)
+		for _, time := range []struct {
+			name string
+			of   func(usage) time.Duration
+		}{{"wall", wall}, {"CPU", cpu}} {
+			ratio := row.over(base, time.of)
+			line(name+" : bare loop, "+time.name, fmt.Sprintf("%.1f", maxRatio), fmt.Sprintf("%.2f", ratio), ratio <= maxRatio)
+		}
+	}
+	packed := r.find(pack)
+	u := packed.median()
+	written := float64(max(u.written, u.sent)) / float64(packed.result)
+	line(pack+", written : bundle (!)", fmt.Sprintf("%.2f", maxWritten), fmt.Sprintf("%.3f", written), written <= maxWritten)
+	line(pack+", temporary disk (!)", "0", fmt.Sprintf("%.1f MB", float64(u.temp)/mb), u.temp <= mb)
+	beyond := r.find(seedAgain).median().wall - r.find(bareAsk).median().wall
+	line(seedAgain+", beyond the registry's answers", "0.1 s", fmt.Sprintf("%.3f s", beyond.Seconds()), beyond <= maxAgain)
+	again := r.find(seedAgain).median().read
+	line(seedAgain+": payload read (!)", "0", fmt.Sprintf("0, of %.2f MB read in all", float64(again)/mb), again <= r.bundle/100)
+	least := r.find(version).median().cpu
+	for _, name := range []string{bigInspect, bigList} {
+		cpu := r.find(name).median().cpu - least
+		line(name+", CPU beyond "+version, "20 ms", fmt.Sprintf("%.1f ms", cpu.Seconds()*1e3), cpu <= maxOpen)
+	}
+	var most *row
+	for _, row := range r.rows {
+		if row.bounded && (most == nil || row.median().rss > most.median().rss) {
+			most = row
+		}
+	}
+	rss := most.median().rss
+	line("memory of any command that moves payload (!)", fmt.Sprintf("%d MiB", maxMemory>>20), fmt.Sprintf("%.1f MiB: %s", mib(rss), most.name), rss <= maxMemory)
+	for _, p := range []struct {
+		name  string
+		tasks []string
+	}{{parity, []string{"making parity"}}, {repair, []string{"looking for damage", "restoring"}}, {repairFile, []string{"looking for damage", "restoring"}}} {
+		speed := float64(r.bundle) / max(r.find(p.name).phase(p.tasks...).Seconds(), 1e-9)
+		line(p.name+": "+strings.Join(p.tasks, ", "), fmt.Sprintf("%d MB/s", minParity/mb), fmt.Sprintf("%.0f MB/s", speed/mb), speed >= minParity)
+	}
+	return b.String()
 }
 
 // table is what is printed in the end, in Markdown.
 func (r *report) table() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%.0f MB of layers and configs, %d rounds, %d CPUs, %s; load average before each round: %s\n\n",
-		float64(r.payload)/mb, r.rounds, runtime.NumCPU(), runtime.Version(), strings.Join(r.loads, ", "))
-	b.WriteString("| command | wall s | MB/s | CPU s | peak MiB | written MB | temporary MB | wall : bare | CPU : bare |\n")
-	b.WriteString("|---|--:|--:|--:|--:|--:|--:|--:|--:|\n")
+	fmt.Fprintf(&b, "%.0f MB of layers and configs, %d rounds, %d CPUs, %s, a binary of %.1f MB; load average before each round and in the end: %s\n\n%s\n",
+		float64(r.payload)/mb, r.rounds, runtime.NumCPU(), runtime.Version(), float64(r.size)/mb, strings.Join(r.loads, ", "), r.bars())
+	b.WriteString("| command | wall s | MB/s | CPU s | peak MiB | read MB | written MB | temporary MB | wall : bare | CPU : bare |\n")
+	b.WriteString("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
 	for _, row := range r.rows {
 		u := row.median()
 		cells := []string{
-			row.name, fmt.Sprintf("%.3f", u.wall.Seconds()), "", fmt.Sprintf("%.3f", u.cpu.Seconds()),
-			fmt.Sprintf("%.1f", float64(u.rss)/(1<<20)), fmt.Sprintf("%.1f", float64(u.written)/mb), fmt.Sprintf("%.1f", float64(u.temp)/mb), "", "",
+			row.name, fmt.Sprintf("%.3f", u.wall.Seconds()), "", fmt.Sprintf("%.3f", u.cpu.Seconds()), strings.TrimPrefix(fmt.Sprintf("%.1f", mib(u.rss)), "0.0"),
+			fmt.Sprintf("%.1f", float64(u.read)/mb), fmt.Sprintf("%.1f", float64(u.written)/mb), fmt.Sprintf("%.1f", float64(u.temp)/mb), "", "",
 		}
-		if u.wall == 0 { // a server: how long it ran says nothing
-			cells[1] = ""
+		if u.wall == 0 { // a server: how long it ran, and what it read, says nothing
+			cells[1], cells[5] = "", ""
 		} else if row.bytes > 0 {
 			cells[2] = fmt.Sprintf("%.0f", float64(row.bytes)/mb/u.wall.Seconds())
 		}
 		if base := r.find(row.bare); base != nil {
-			cells[7] = fmt.Sprintf("%.2f", ratio(u.wall, base.median().wall))
-			cells[8] = fmt.Sprintf("%.2f", ratio(u.cpu, base.median().cpu))
+			cells[8] = fmt.Sprintf("%.2f", row.over(base, wall))
+			cells[9] = fmt.Sprintf("%.2f", row.over(base, cpu))
 		}
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
 	}
-	fmt.Fprintf(&b, "\n`sealift version`, %d starts: least CPU %.1f ms, median %.1f ms. The binary has %.2f MB.\n",
-		len(r.version), slices.Min(r.version).Seconds()*1e3, middle(r.version).Seconds()*1e3, float64(r.size)/mb)
 	return b.String()
 }
 
@@ -224,6 +336,19 @@ func rounds() (int, error) {
 		return 0, fmt.Errorf("SEALIFT_BENCH_ROUNDS %q is not a number of rounds", v)
 	}
 	return n, nil
+}
+
+// size is how many bytes of layers are made.
+func size() (int64, error) {
+	v := os.Getenv("SEALIFT_BENCH_MB")
+	if v == "" {
+		return corpusMB * mb, nil
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil || n < 10 || n > 100*corpusMB {
+		return 0, fmt.Errorf("SEALIFT_BENCH_MB %q is not a number of MB from 10 to %d", v, 100*corpusMB)
+	}
+	return n * mb, nil
 }
 
 // bench is one measurement under way.
@@ -248,19 +373,31 @@ func measure(ctx context.Context) (_ *report, err error) {
 	if err != nil {
 		return nil, err
 	}
+	layers, err := size()
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp(os.Getenv("SEALIFT_BENCH_DIR"), "sealift-bench-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	b := &bench{dir: dir, tools: installed(), report: &report{bin: bin, rounds: n, size: info.Size()}}
+	// A copy, since the binary may be built anew meanwhile.
+	own := filepath.Join(dir, "sealift")
+	if err := copyFile(own, bin, info.Mode()); err != nil {
+		return nil, err
+	}
+	b := &bench{dir: dir, tools: installed(), report: &report{bin: own, rounds: n, size: info.Size()}}
 
+	if err := b.big(ctx); err != nil {
+		return nil, err
+	}
 	// The source, with its content in the page cache: what is measured is not its disk.
 	home, err := newSandbox(filepath.Join(dir, "source"))
 	if err != nil {
 		return nil, err
 	}
-	if b.source, err = home.serve(ctx, bin, filepath.Join(dir, "source", "store")); err != nil {
+	if b.source, err = home.serve(ctx, b.bin, filepath.Join(dir, "source", "store")); err != nil {
 		return nil, err
 	}
 	stopped := false
@@ -270,17 +407,17 @@ func measure(ctx context.Context) (_ *report, err error) {
 			err = errors.Join(err, e)
 		}
 	}()
-	if b.corpus, err = push(ctx, b.source.addr); err != nil {
+	if b.corpus, err = push(ctx, b.source.addr, layers); err != nil {
 		return nil, fmt.Errorf("filling the source: %w", err)
 	}
 	b.payload = b.corpus.bytes
-	if err := b.starts(ctx); err != nil {
-		return nil, err
-	}
 	for i := range n {
 		if err := b.round(ctx, i); err != nil {
 			return nil, err
 		}
+	}
+	if err := b.load(); err != nil {
+		return nil, err
 	}
 	u, err := b.source.stop()
 	stopped = true
@@ -288,67 +425,123 @@ func measure(ctx context.Context) (_ *report, err error) {
 	return b.report, err
 }
 
-// starts measures the command that does nothing but start.
-func (b *bench) starts(ctx context.Context) error {
-	for i := range versionRuns {
-		s, err := newSandbox(filepath.Join(b.dir, fmt.Sprint("version", i)))
-		if err != nil {
-			return err
-		}
-		u, err := s.run(ctx, b.bin, "version")
-		if err != nil {
-			return err
-		}
-		b.version = append(b.version, u.cpu)
-		b.add(row{name: "`version`", clean: true}, u)
+func copyFile(to, from string, mode os.FileMode) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
 	}
-	return nil
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
 }
 
-// round runs everything once, in directories of its own that are gone afterwards.
-func (b *bench) round(ctx context.Context, i int) (err error) {
+func (b *bench) load() error {
 	raw, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
 		return err
 	}
 	b.loads = append(b.loads, strings.Fields(string(raw))[0])
+	return nil
+}
+
+// big measures what does not depend on the size of the payload, on a bundle of 10 GB, and what
+// memory does there.
+func (b *bench) big(ctx context.Context) (err error) {
+	dir := filepath.Join(b.dir, "big")
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	s, err := newSandbox(dir)
+	if err != nil {
+		return err
+	}
+	const file, key = "big-1.0.0.tar.zst", "big.pub"
+	if b.bigSize, err = writeBig(filepath.Join(s.work, file), filepath.Join(s.work, key)); err != nil {
+		return fmt.Errorf("writing the big bundle: %w", err)
+	}
+	commands := []struct {
+		name string
+		args []string
+	}{
+		{version, []string{"version"}},
+		{bigInspect, []string{"inspect", "--key", key, file}},
+		{bigList, []string{"list", "--key", key, file}},
+	}
+	for range starts {
+		for _, c := range commands {
+			if err := b.sealift(ctx, s, row{name: c.name}, c.args...); err != nil {
+				return err
+			}
+		}
+	}
+	return b.sealift(ctx, s, row{name: "`verify`, 10 GB", bytes: b.bigSize, bounded: true}, "verify", "--key", key, file)
+}
+
+// Names of rows that the promises are about, and of the bare loops.
+const (
+	version    = "`version`"
+	pack       = "`pack`"
+	seed       = "`seed`"
+	seedAgain  = "`seed`, again"
+	parity     = "`parity --size volumes=1`"
+	repair     = "`repair` of a lost volume"
+	repairFile = "`repair` of 5% of a file"
+	bigInspect = "`inspect --key`, 10 GB"
+	bigList    = "`list --key`, 10 GB"
+
+	barePack   = "bare loop: get, hash, write"
+	bareVerify = "bare loop: read, hash"
+	bareSeed   = "bare loop: read, hash, upload"
+	bareAsk    = "bare loop: ask for manifests and tags"
+)
+
+// file is the name of the bundle that is packed, and spec that of its spec.
+const (
+	file      = "bench-1.0.0.tar.zst"
+	spec      = "sealift.yaml"
+	plainSpec = "plain.yaml"
+)
+
+// writeSpec writes a spec of some images.
+func (s *sandbox) writeSpec(name string, references ...string) error {
+	var b strings.Builder
+	b.WriteString("apiVersion: sealift/v1\nkind: Bundle\nname: bench\nversion: 1.0.0\nplatforms: [linux/amd64]\nimages:\n")
+	for _, ref := range references {
+		fmt.Fprintf(&b, "  - ref: %s\n", ref)
+	}
+	return os.WriteFile(filepath.Join(s.work, name), []byte(b.String()), 0o644)
+}
+
+// round runs everything once, in directories of its own that are gone afterwards.
+func (b *bench) round(ctx context.Context, i int) (err error) {
+	if err := b.load(); err != nil {
+		return err
+	}
 	dir := filepath.Join(b.dir, fmt.Sprint("round", i))
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	s, err := newSandbox(filepath.Join(dir, "sealift"))
 	if err != nil {
 		return err
 	}
-	var spec strings.Builder
-	spec.WriteString("apiVersion: sealift/v1\nkind: Bundle\nname: bench\nversion: 1.0.0\nplatforms: [linux/amd64]\nimages:\n")
-	for _, ref := range b.corpus.references {
-		fmt.Fprintf(&spec, "  - ref: %s\n", ref)
-	}
-	if err := os.WriteFile(filepath.Join(s.work, "sealift.yaml"), []byte(spec.String()), 0o644); err != nil {
+	if err := errors.Join(s.writeSpec(spec, b.corpus.references...), s.writeSpec(plainSpec, b.corpus.plain)); err != nil {
 		return err
 	}
-
-	const file = "bench-1.0.0.tar.zst"
 	if err := b.sealift(ctx, s, row{name: "`keygen`"}, "keygen"); err != nil {
 		return err
 	}
 	// What comes second finds the machine in another state: the two take turns.
-	err = turns(i, func() error {
-		return b.sealift(ctx, s, row{name: "`pack`", bare: barePack, bytes: b.payload, bounded: true}, "pack", "--key", "cosign.key")
+	err = b.turns(i, func() error {
+		return b.pack(ctx, s, row{name: pack, bare: barePack, bytes: b.payload}, spec, ".")
 	}, func() error {
 		return b.bare(ctx, dir, row{name: barePack, bytes: b.payload}, bareJob{Mode: "fetch", Registry: b.source.addr})
 	})
 	if err != nil {
 		return err
 	}
-	for _, t := range b.tools {
-		if err := t.fetch(ctx, b, filepath.Join(dir, t.name)); err != nil {
-			return err
-		}
-	}
-	if err := b.sealift(ctx, s, row{name: "`inspect`"}, "inspect", "--key", "cosign.pub", file); err != nil {
-		return err
-	}
-	err = turns(i, func() error {
+	b.bundle = b.find(pack).result
+	err = b.turns(i, func() error {
 		return b.sealift(ctx, s, row{name: "`verify`", bare: bareVerify, bytes: b.payload, bounded: true}, "verify", "--key", "cosign.pub", file)
 	}, func() error {
 		return b.bare(ctx, dir, row{name: bareVerify, bytes: b.payload}, bareJob{Mode: "hash"})
@@ -356,14 +549,8 @@ func (b *bench) round(ctx context.Context, i int) (err error) {
 	if err != nil {
 		return err
 	}
-	err = turns(i, func() error {
-		return b.site(ctx, dir, "`serve`, while `seed` fills it", func(addr string) error {
-			args := []string{"seed", "--registry", addr, "--key", "cosign.pub", file}
-			if err := b.sealift(ctx, s, row{name: "`seed`", bare: bareSeed, bytes: b.payload, bounded: true}, args...); err != nil {
-				return err
-			}
-			return b.sealift(ctx, s, row{name: "`seed`, again", bounded: true}, args...)
-		})
+	err = b.turns(i, func() error {
+		return b.site(ctx, dir, "`serve`, while `seed` fills it", func(addr string) error { return b.seed(ctx, s, dir, addr) })
 	}, func() error {
 		return b.site(ctx, dir, "", func(addr string) error {
 			return b.bare(ctx, dir, row{name: bareSeed, bytes: b.payload}, bareJob{Mode: "upload", Registry: addr})
@@ -372,27 +559,246 @@ func (b *bench) round(ctx context.Context, i int) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := os.RemoveAll(filepath.Join(dir, "bare")); err != nil {
+		return err
+	}
 	for _, t := range b.tools {
-		if t.upload == nil {
-			continue
+		if err := b.tool(ctx, t, dir); err != nil {
+			return err
 		}
-		err := b.site(ctx, dir, "", func(addr string) error { return t.upload(ctx, b, filepath.Join(dir, t.name), addr) })
-		if err != nil {
+	}
+	for _, f := range []func(context.Context, *sandbox, string) error{b.streams, b.wide, b.volumes, b.plain} {
+		if err := f(ctx, s, dir); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// tool measures another program on its way into a layout and out of it.
+func (b *bench) tool(ctx context.Context, t tool, dir string) error {
+	layout := filepath.Join(dir, t.name)
+	err := b.rehearsed(func() error { return errors.Join(os.RemoveAll(layout), t.fetch(ctx, b, layout)) })
+	if err != nil {
+		return err
+	}
+	if t.upload != nil {
+		err := b.rehearsed(func() error {
+			return b.site(ctx, dir, "", func(addr string) error { return t.upload(ctx, b, layout, addr) })
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(layout)
+}
+
+// pack packs into a directory, signed.
+func (b *bench) pack(ctx context.Context, s *sandbox, want row, spec, to string, args ...string) error {
+	if err := s.remove(filepath.Join(to, file)); err != nil {
+		return err
+	}
+	u, err := s.run(ctx, b.bin, append([]string{"pack", "-f", spec, "--key", "cosign.key", "-o", to}, args...)...)
+	if err != nil {
+		return err
+	}
+	made, err := filepath.Glob(filepath.Join(s.work, to, file+"*"))
+	if err != nil {
+		return err
+	}
+	for _, name := range made {
+		info, err := os.Stat(name)
+		if err != nil {
+			return err
+		}
+		want.result += info.Size()
+	}
+	if spec == plainSpec {
+		want.spare = max(0, b.corpus.plainBytes*101/100-want.result)
+	}
+	want.clean, want.bounded = true, true
+	b.add(want, u)
+	return nil
+}
+
+// seed fills the registry at addr, and asks it again.
+func (b *bench) seed(ctx context.Context, s *sandbox, dir, addr string) error {
+	args := []string{"seed", "--registry", addr, "--key", "cosign.pub"}
+	if err := b.sealift(ctx, s, row{name: seed, bare: bareSeed, bytes: b.payload, bounded: true}, append(args, file)...); err != nil {
+		return err
+	}
+	if err := b.sealift(ctx, s, row{name: seedAgain, bounded: true}, append(args, file)...); err != nil {
+		return err
+	}
+	// A bundle of which only the head is left: whatever was read of the payload would be wrong.
+	if err := hollow(filepath.Join(s.work, "hollow.tar.zst"), filepath.Join(s.work, file)); err != nil {
+		return err
+	}
+	if err := b.sealift(ctx, s, row{name: "`seed`, again, without the payload", bounded: true}, append(args, "hollow.tar.zst")...); err != nil {
+		return fmt.Errorf("nothing is to be sent, and yet the payload was read: %w", err)
+	}
+	if err := b.bare(ctx, dir, row{name: bareAsk}, bareJob{Mode: "ask", Registry: addr, Blobs: b.corpus.roots}); err != nil {
+		return err
+	}
+	return os.Remove(filepath.Join(s.work, "hollow.tar.zst"))
+}
+
+// hollow copies the head of a bundle, to a file of the same size that holds nothing else.
+func hollow(to, from string) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	header := make([]byte, 13+512) // of the manifest, in its frame
+	if _, err := io.ReadFull(in, header); err != nil {
+		return err
+	}
+	n, err := strconv.ParseInt(string(header[13+124:13+124+11]), 8, 64)
+	if err != nil {
+		return err
+	}
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	if _, err := io.Copy(out, io.NewSectionReader(in, 0, headSize(n))); err != nil {
+		return err
+	}
+	return out.Truncate(info.Size())
+}
+
+// streams reads the bundle from a pipe.
+func (b *bench) streams(ctx context.Context, s *sandbox, dir string) error {
+	from := filepath.Join(s.work, file)
+	err := b.piped(ctx, s, from, row{name: "`verify -`, from a pipe", bytes: b.payload}, "verify", "--key", "cosign.pub", "-")
+	if err != nil {
+		return err
+	}
+	return b.site(ctx, dir, "", func(addr string) error {
+		return b.piped(ctx, s, from, row{name: "`seed -`, from a pipe", bytes: b.payload}, "seed", "--registry", addr, "--key", "cosign.pub", "-")
+	})
+}
+
+// wide does everything with 16 transfers.
+func (b *bench) wide(ctx context.Context, s *sandbox, dir string) error {
+	if err := os.Remove(filepath.Join(s.work, file)); err != nil {
+		return err
+	}
+	return b.journey(ctx, s, dir, spec, b.payload, "")
+}
+
+// plain does the same with an image whose layers are not compressed.
+func (b *bench) plain(ctx context.Context, s *sandbox, dir string) error {
+	return b.journey(ctx, s, dir, plainSpec, b.corpus.plainBytes, ", plain layers")
+}
+
+func (b *bench) journey(ctx context.Context, s *sandbox, dir, spec string, n int64, suffix string) error {
+	const jobs = "16"
+	name := func(command string) string { return "`" + command + " --jobs " + jobs + "`" + suffix }
+	if err := b.pack(ctx, s, row{name: name("pack"), bytes: n}, spec, "wide", "--jobs", jobs); err != nil {
+		return err
+	}
+	bundle := filepath.Join("wide", file)
+	err := b.site(ctx, dir, "", func(addr string) error {
+		want := row{name: name("seed"), bytes: n, bounded: true}
+		return b.sealift(ctx, s, want, "seed", "--registry", addr, "--key", "cosign.pub", "--jobs", jobs, bundle)
+	})
+	if err != nil {
+		return err
+	}
+	if suffix != "" {
+		if err := b.sealift(ctx, s, row{name: "`verify`" + suffix, bytes: n, bounded: true}, "verify", "--key", "cosign.pub", bundle); err != nil {
+			return err
+		}
+	}
+	want := row{name: name("extract"), bytes: n, bounded: true}
+	if err := b.sealift(ctx, s, want, "extract", "--key", "cosign.pub", "--jobs", jobs, "-o", "layout", bundle); err != nil {
+		return err
+	}
+	return s.remove("wide", "layout")
+}
+
+// volumes cuts the bundle, loses a volume and restores it.
+func (b *bench) volumes(ctx context.Context, s *sandbox, _ string) error {
+	if err := b.pack(ctx, s, row{name: "`pack --parity 10%`", bytes: b.payload}, spec, "whole", "--parity", "10%"); err != nil {
+		return err
+	}
+	if err := damage(filepath.Join(s.work, "whole", file), b.bundle/2, b.bundle/20); err != nil {
+		return err
+	}
+	want := row{name: repairFile, bytes: b.payload, bounded: true}
+	if err := b.sealift(ctx, s, want, "repair", "--progress", "json", "--key", "cosign.pub", "-o", "restored", "whole"); err != nil {
+		return err
+	}
+	if err := s.remove("whole", "restored"); err != nil {
+		return err
+	}
+	volume := fmt.Sprint(max(b.bundle/10, 2<<20))
+	if err := b.pack(ctx, s, row{name: "`pack --volume-size`, 11 volumes", bytes: b.payload}, spec, "cut", "--volume-size", volume); err != nil {
+		return err
+	}
+	want = row{name: parity, bytes: b.payload, bounded: true}
+	if err := b.sealift(ctx, s, want, "parity", "--progress", "json", "--size", "volumes=1", "cut"); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(s.work, "cut", file+".004")); err != nil {
+		return err
+	}
+	want = row{name: repair, bytes: b.payload, bounded: true}
+	if err := b.sealift(ctx, s, want, "repair", "--progress", "json", "--key", "cosign.pub", "-o", "restored", "cut"); err != nil {
+		return err
+	}
+	return s.remove("cut", "restored")
+}
+
+// damage writes zeros over n bytes of a file.
+func damage(path string, at, n int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	for ; n > 0 && err == nil; n -= int64(len(zeros)) {
+		_, err = f.WriteAt(zeros[:min(n, int64(len(zeros)))], at)
+		at += int64(len(zeros))
+	}
+	return errors.Join(err, f.Close())
+}
+
+func (s *sandbox) remove(names ...string) error {
+	var err error
+	for _, name := range names {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(s.work, name)))
+	}
+	return err
+}
+
 // turns calls f and g, in odd rounds g first.
-func turns(round int, f, g func() error) error {
+func (b *bench) turns(round int, f, g func() error) error {
 	if round%2 == 1 {
 		f, g = g, f
 	}
-	if err := f(); err != nil {
+	if err := b.rehearsed(f); err != nil {
 		return err
 	}
-	return g()
+	return b.rehearsed(g)
+}
+
+// rehearsed calls f twice, of which the second time counts. What comes first finds memory that a
+// hypervisor has to bring back, and a file that is written takes up to three times as long.
+func (b *bench) rehearsed(f func() error) error {
+	b.rehearsal = true
+	err := f()
+	b.rehearsal = false
+	if err != nil {
+		return err
+	}
+	return f()
 }
 
 // sealift runs a command of the binary.
@@ -406,12 +812,16 @@ func (b *bench) sealift(ctx context.Context, s *sandbox, want row, args ...strin
 	return nil
 }
 
-// Names of the bare loops.
-const (
-	barePack   = "bare loop: get, hash, write"
-	bareVerify = "bare loop: read, hash"
-	bareSeed   = "bare loop: read, hash, upload"
-)
+// piped runs a command that reads a file from a pipe.
+func (b *bench) piped(ctx context.Context, s *sandbox, from string, want row, args ...string) error {
+	u, err := s.runOn(ctx, from, b.bin, args...)
+	if err != nil {
+		return err
+	}
+	want.clean, want.bounded = true, true
+	b.add(want, u)
+	return nil
+}
 
 // bare runs a bare loop, in this very program.
 func (b *bench) bare(ctx context.Context, dir string, want row, j bareJob) error {
@@ -423,7 +833,10 @@ func (b *bench) bare(ctx context.Context, dir string, want row, j bareJob) error
 	if err != nil {
 		return err
 	}
-	j.File, j.Blobs = filepath.Join(s.work, "blobs"), b.corpus.blobs
+	j.File = filepath.Join(s.work, "blobs")
+	if j.Blobs == nil {
+		j.Blobs = b.corpus.blobs
+	}
 	raw, err := json.Marshal(j)
 	if err != nil {
 		return err

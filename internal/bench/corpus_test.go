@@ -23,20 +23,31 @@ const (
 	manifestType = "application/vnd.oci.image.manifest.v1+json"
 	configType   = "application/vnd.oci.image.config.v1+json"
 	layerType    = "application/vnd.oci.image.layer.v1.tar+gzip"
+	plainType    = "application/vnd.oci.image.layer.v1.tar"
+
+	tag = "1.0.0" // of every image
 )
 
-// images are what is packed: 1000 MB of layers, of which the first is in two images.
+// images are what is packed: layers of 1000 MB together, of which the first and another one are
+// in two images each. Enough of them are large to keep 16 transfers busy.
 var images = []struct {
 	name   string
 	layers []int // sizes in MB, see layer
 	arm64  []int // where set, an index, of which only linux/amd64 travels
 }{
-	{name: "web", layers: []int{300, 100, 10}},
-	{name: "worker", layers: []int{300, 200, 5}},
-	{name: "database", layers: []int{150, 80, 1}},
+	{name: "web", layers: []int{250, 100, 10}},
+	{name: "worker", layers: []int{250, 90, 8}},
+	{name: "database", layers: []int{80, 70, 1}},
 	{name: "tool", layers: []int{60, 40, 2}},
-	{name: "proxy", layers: []int{30, 20, 2}, arm64: []int{25}},
+	{name: "queue", layers: []int{38, 37, 35, 34, 33, 32}},
+	{name: "proxy", layers: []int{50, 30, 2}, arm64: []int{25}},
 }
+
+// corpusMB is the sum of the layers of images that travel.
+const corpusMB = 1000
+
+// plainLayers are the sizes in MB of the layers of another image, which are not compressed.
+var plainLayers = []int{200, 20, 15, 10, 5}
 
 // descriptor names a blob or manifest.
 type descriptor struct {
@@ -58,19 +69,24 @@ type corpus struct {
 	references []string  // of the images
 	blobs      []located // each once: layers and configs
 	bytes      int64
+	roots      []located // what the tags of the images stand for
+	plain      string    // the image whose layers are not compressed
+	plainBytes int64     // their size
 }
 
 // pusher fills a registry.
 type pusher struct {
 	addr string
-	seen map[string]descriptor // by size, since a layer is determined by it
-	in   map[string]string     // digest to a repository that has it
+	// scale is how many bytes a MB of the tables above has.
+	scale int64
+	seen  map[string]descriptor // by size, since a layer is determined by it
+	in    map[string]string     // digest to a repository that has it
 	corpus
 }
 
-// push makes the images and sends them to the registry at addr.
-func push(ctx context.Context, addr string) (*corpus, error) {
-	p := &pusher{addr: addr, seen: map[string]descriptor{}, in: map[string]string{}}
+// push makes the images, with layers of size bytes, and sends them to the registry at addr.
+func push(ctx context.Context, addr string, size int64) (*corpus, error) {
+	p := &pusher{addr: addr, scale: size / corpusMB, seen: map[string]descriptor{}, in: map[string]string{}}
 	for _, img := range images {
 		repo := "bench/" + img.name
 		d, err := p.image(ctx, repo, "amd64", img.layers, true)
@@ -92,9 +108,47 @@ func push(ctx context.Context, addr string) (*corpus, error) {
 		if err := p.tag(ctx, repo, d); err != nil {
 			return nil, err
 		}
-		p.references = append(p.references, addr+"/"+repo+":1.0.0")
+		p.references = append(p.references, addr+"/"+repo+":"+tag)
+		p.roots = append(p.roots, located{repo, d.Digest, d.Size})
 	}
-	return &p.corpus, nil
+	return &p.corpus, p.pushPlain(ctx)
+}
+
+// pushPlain makes the image whose layers are not compressed.
+func (p *pusher) pushPlain(ctx context.Context) error {
+	const repo = "bench/plain"
+	var layers []descriptor
+	var diffIDs []string
+	for _, size := range plainLayers {
+		n := int64(size) * p.scale
+		d, err := p.blob(ctx, repo, plainType, io.LimitReader(&dull{r: rand.NewChaCha8(sha256.Sum256([]byte(fmt.Sprint("plain", n))))}, n))
+		if err != nil {
+			return err
+		}
+		layers, diffIDs = append(layers, d), append(diffIDs, d.Digest)
+		p.plainBytes += n
+	}
+	d, err := p.imageOf(ctx, repo, "amd64", layers, diffIDs, false)
+	if err != nil {
+		return err
+	}
+	p.plain = p.addr + "/" + repo + ":" + tag
+	return p.tag(ctx, repo, d)
+}
+
+// dull makes of random bytes what compresses to about half, as programs do.
+type dull struct{ r *rand.ChaCha8 }
+
+func (d *dull) Read(b []byte) (int, error) {
+	n, err := d.r.Read(b)
+	for i := range b[:n] {
+		if i%64 < 16 {
+			b[i] = 0
+		} else {
+			b[i] &= 0x3f
+		}
+	}
+	return n, err
 }
 
 func (p *pusher) image(ctx context.Context, repo, arch string, sizes []int, travels bool) (descriptor, error) {
@@ -109,6 +163,11 @@ func (p *pusher) image(ctx context.Context, repo, arch string, sizes []int, trav
 		// What the layer unpacks to: nobody here unpacks.
 		diffIDs = append(diffIDs, fmt.Sprintf("sha256:%064x", size))
 	}
+	return p.imageOf(ctx, repo, arch, layers, diffIDs, travels)
+}
+
+// imageOf makes the image of layers that are there.
+func (p *pusher) imageOf(ctx context.Context, repo, arch string, layers []descriptor, diffIDs []string, travels bool) (descriptor, error) {
 	raw, err := json.Marshal(map[string]any{
 		"architecture": arch, "os": "linux", "config": map[string]any{},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs},
@@ -135,7 +194,7 @@ func (p *pusher) add(repo string, d descriptor) {
 	p.bytes += d.Size
 }
 
-// layer makes a layer of size MB: random bytes, the same for the same size, in a gzip stream
+// layer makes a layer of size units: random bytes, the same for the same size, in a gzip stream
 // that stores them. Tools that look at layers must find them compressed already.
 func (p *pusher) layer(ctx context.Context, repo string, size int, travels bool) (descriptor, error) {
 	key := fmt.Sprint(size)
@@ -148,7 +207,7 @@ func (p *pusher) layer(ctx context.Context, repo string, size int, travels bool)
 		z, err := gzip.NewWriterLevel(w, gzip.NoCompression)
 		if err == nil {
 			random := rand.NewChaCha8(sha256.Sum256([]byte(key)))
-			_, err = io.CopyBuffer(z, io.LimitReader(random, int64(size)*mb), make([]byte, 1<<20))
+			_, err = io.CopyBuffer(z, io.LimitReader(random, int64(size)*p.scale), make([]byte, 1<<20))
 		}
 		if err == nil {
 			err = z.Close()
@@ -222,7 +281,7 @@ func (p *pusher) tag(ctx context.Context, repo string, d descriptor) error {
 		return err
 	}
 	defer resp.Body.Close()
-	_, err = send(ctx, http.MethodPut, "http://"+p.addr+"/v2/"+repo+"/manifests/1.0.0", d.MediaType, resp.Body, http.StatusCreated)
+	_, err = send(ctx, http.MethodPut, "http://"+p.addr+"/v2/"+repo+"/manifests/"+tag, d.MediaType, resp.Body, http.StatusCreated)
 	return err
 }
 

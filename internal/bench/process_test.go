@@ -6,8 +6,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -16,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // usage is what one process, or several one after the other, took.
@@ -25,17 +29,22 @@ type usage struct {
 	rss int64
 	// written are the bytes that were given to the disk, before any that were taken back.
 	written int64
+	// read and sent are the bytes that went through system calls that read and write, from and
+	// to files and connections.
+	read, sent int64
 	// temp is the most disk that was in use at any time beyond what was left in the end.
 	temp int64
 	// strays are files that were left in the temporary or the home directory.
 	strays []string
+	// phases is how long each task took, where the process told its progress as JSON.
+	phases map[string]time.Duration
 }
 
 // then adds a process that ran after those of u.
 func (u usage) then(o usage) usage {
 	return usage{
 		wall: u.wall + o.wall, cpu: u.cpu + o.cpu, rss: max(u.rss, o.rss), written: u.written + o.written,
-		temp: max(u.temp, o.temp), strays: append(u.strays, o.strays...),
+		read: u.read + o.read, sent: u.sent + o.sent, temp: max(u.temp, o.temp), strays: append(u.strays, o.strays...),
 	}
 }
 
@@ -71,11 +80,24 @@ func (s *sandbox) command(ctx context.Context, name string, args ...string) *exe
 
 // run runs a program to its end and measures it.
 func (s *sandbox) run(ctx context.Context, name string, args ...string) (usage, error) {
+	return s.runOn(ctx, "", name, args...)
+}
+
+// runOn is run with a file that comes through a pipe on standard input.
+func (s *sandbox) runOn(ctx context.Context, stdin, name string, args ...string) (u usage, err error) {
 	// What earlier processes wrote must not be waited for by this one.
 	syscall.Sync()
 	var out bytes.Buffer
 	cmd := s.command(ctx, name, args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
+	if stdin != "" {
+		pipe, piped, err := pour(stdin)
+		if err != nil {
+			return usage{}, err
+		}
+		defer func() { err = errors.Join(err, pipe.Close(), <-piped) }()
+		cmd.Stdin = pipe
+	}
 	floor := peakMemory(os.Getpid())
 	begun := time.Now()
 	if err := cmd.Start(); err != nil {
@@ -83,14 +105,17 @@ func (s *sandbox) run(ctx context.Context, name string, args ...string) (usage, 
 	}
 	stop, watched := make(chan struct{}), make(chan watch)
 	go func() { watched <- s.watch(cmd.Process.Pid, stop) }()
-	err := cmd.Wait()
-	wall := time.Since(begun)
+	ended := awaitEnd(cmd.Process.Pid)
+	u.wall = time.Since(begun)
+	// What is counted for a process is there until somebody has waited for it.
+	u.read, u.sent = traffic(cmd.Process.Pid)
+	err = errors.Join(ended, cmd.Wait())
 	close(stop)
 	w := <-watched
 	if err != nil {
 		return usage{}, fmt.Errorf("%s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, out.Bytes())
 	}
-	u := usage{wall: wall, rss: w.rss, temp: max(0, w.disk-diskUse(s.work, s.tmp, s.home))}
+	u.rss, u.temp, u.phases = w.rss, max(0, w.disk-diskUse(s.work, s.tmp, s.home)), phases(out.Bytes())
 	addState(&u, cmd.ProcessState, floor)
 	for _, dir := range []string{s.tmp, s.home} {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -106,6 +131,75 @@ func (s *sandbox) run(ctx context.Context, name string, args ...string) (usage, 
 	return u, nil
 }
 
+// pour gives the content of a file through a pipe. When the pipe is closed, the channel says
+// what went wrong.
+func pour(path string) (*os.File, <-chan error, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{f}, make([]byte, 1<<20))
+		if errors.Is(err, syscall.EPIPE) {
+			err = nil // whoever reads has seen enough, and says itself whether all is well
+		}
+		done <- errors.Join(err, w.Close(), f.Close())
+	}()
+	return r, done, nil
+}
+
+// awaitEnd returns when a process has ended, and leaves it to be waited for.
+func awaitEnd(pid int) error {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// traffic is what a process has read and written until now, through system calls.
+func traffic(pid int) (read, sent int64) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if err != nil {
+		return 0, 0
+	}
+	for line := range strings.Lines(string(raw)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		n, _ := strconv.ParseInt(value, 10, 64)
+		switch name {
+		case "rchar":
+			read = n
+		case "wchar":
+			sent = n
+		}
+	}
+	return read, sent
+}
+
+// phases finds in the output of Sealift what '--progress json' says about ended tasks.
+func phases(out []byte) map[string]time.Duration {
+	var all map[string]time.Duration
+	for line := range bytes.Lines(out) {
+		var p struct {
+			Task, Event string
+			Seconds     float64
+		}
+		if json.Unmarshal(line, &p) == nil && p.Event == "end" {
+			if all == nil {
+				all = map[string]time.Duration{}
+			}
+			all[p.Task] += time.Duration(p.Seconds * float64(time.Second))
+		}
+	}
+	return all
+}
+
 // addState adds what the kernel counted for a process that ended.
 func addState(u *usage, state *os.ProcessState, floor int64) {
 	u.cpu = state.UserTime() + state.SystemTime()
@@ -116,14 +210,19 @@ func addState(u *usage, state *os.ProcessState, floor int64) {
 	// of this one. Below it there are only the samples.
 	if peak := ru.Maxrss * 1024; peak > floor {
 		u.rss = max(u.rss, peak)
+	} else if u.wall > 0 && u.wall < 10*samples {
+		u.rss = 0 // too few of them: not known
 	}
 }
 
 type watch struct{ rss, disk int64 }
 
+// samples is the time between looks at a process.
+const samples = 10 * time.Millisecond
+
 // watch samples a process until stop is closed.
 func (s *sandbox) watch(pid int, stop <-chan struct{}) (w watch) {
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(samples)
 	defer tick.Stop()
 	for i := 0; ; i++ {
 		w.rss = max(w.rss, peakMemory(pid))
