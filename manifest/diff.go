@@ -22,6 +22,7 @@ type Title struct {
 	Version   string   `json:"version"`
 	Channel   string   `json:"channel"`
 	Created   string   `json:"created"`
+	Expires   string   `json:"expires,omitempty"`
 	Platforms []string `json:"platforms"`
 }
 
@@ -49,6 +50,9 @@ const (
 	ChangedPlatforms = "platforms"
 	// ChangedContent says that other children, or another derived index, travel for the index.
 	ChangedContent = "content"
+	// ChangedReferrers is about the signatures, attestations and SBOMs that travel with it, and
+	// about whose signatures were demanded.
+	ChangedReferrers = "referrers"
 )
 
 // ImageChange is an image that differs. Changes is made of the words above.
@@ -122,7 +126,9 @@ func Compare(old, now *Manifest) *Difference {
 	}
 }
 
-func title(m *Manifest) Title { return Title{m.Name, m.Version, m.Channel, m.Created, m.Platforms} }
+func title(m *Manifest) Title {
+	return Title{m.Name, m.Version, m.Channel, m.Created, m.Expires, m.Platforms}
+}
 
 // without returns what is in list and not in other.
 func without(list, other []string) []string {
@@ -230,14 +236,23 @@ func compareImage(old, now *Image) ImageChange {
 	c = note(c, len(without(old.Platforms, now.Platforms))+len(without(now.Platforms, old.Platforms)) > 0, ChangedPlatforms)
 	// Other content of the same digest; with another digest all of it is other content.
 	c = note(c, old.Digest == now.Digest && (!sameDerived(old, now) || !slices.Equal(old.Children, now.Children)), ChangedContent)
+	c = note(c, !slices.Equal(old.Referrers, now.Referrers) || old.ReferrersDropped != now.ReferrersDropped || !slices.EqualFunc(old.SignedBy, now.SignedBy, sameSigner), ChangedReferrers)
 	return ImageChange{Repository: repository, Changes: c, Old: *old, New: *now}
 }
 
-func sameDerived(a, b *Image) bool {
-	if a.Derived == nil || b.Derived == nil {
-		return a.Derived == b.Derived
+func sameDerived(a, b *Image) bool { return sameDescriptor(a.Derived, b.Derived) }
+
+func sameSigner(a, b ImageSigner) bool {
+	same := sameDescriptor(a.TrustedRoot, b.TrustedRoot)
+	a.TrustedRoot, b.TrustedRoot = nil, nil
+	return same && a == b
+}
+
+func sameDescriptor(a, b *Descriptor) bool {
+	if a == nil || b == nil {
+		return a == b
 	}
-	return *a.Derived == *b.Derived
+	return *a == *b
 }
 
 func compareCharts(old, now []Chart) ChartChanges {

@@ -21,6 +21,8 @@ const (
 	annotationRefName = "org.opencontainers.image.ref.name"
 	// AnnotationDerivedFrom marks a derived index with the digest of the original one.
 	AnnotationDerivedFrom = "dev.sealift.derived-from"
+	// AnnotationSubject marks a referrer that has no tag with the digest of what it is about.
+	AnnotationSubject = "dev.sealift.subject"
 )
 
 // OCILayout is the content of the entry oci-layout (OCI image-layout 1.0.0).
@@ -58,6 +60,7 @@ func OCIIndex(m *Manifest) ([]byte, error) {
 			})
 		}
 	}
+	idx.Manifests = append(idx.Manifests, referrers(m)...)
 	for i := range m.Charts {
 		c := &m.Charts[i]
 		idx.Manifests = append(idx.Manifests, indexDescriptor{
@@ -70,6 +73,28 @@ func OCIIndex(m *Manifest) ([]byte, error) {
 		return nil, fmt.Errorf("encoding index.json: %w", err)
 	}
 	return raw, nil
+}
+
+// referrers lists what is about the images, each once, by its tag or by its subject.
+func referrers(m *Manifest) []indexDescriptor {
+	var all []indexDescriptor
+	seen := map[string]bool{}
+	for i := range m.Images {
+		img := &m.Images[i]
+		repository, _, _ := SplitSource(img.Source)
+		for _, r := range img.Referrers {
+			d := indexDescriptor{MediaType: r.MediaType, Digest: r.Digest, Size: r.Size, Annotations: map[string]string{AnnotationSubject: r.Subject}}
+			if r.Tag != "" {
+				d.Annotations = map[string]string{annotationRefName: repository + ":" + r.Tag}
+			}
+			key := r.Digest + " " + d.Annotations[annotationRefName] + " " + d.Annotations[AnnotationSubject]
+			if !seen[key] {
+				seen[key] = true
+				all = append(all, d)
+			}
+		}
+	}
+	return all
 }
 
 // EntryFor returns the entry that holds content under name.

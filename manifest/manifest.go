@@ -36,7 +36,10 @@ const (
 	MaxEntryBytes    = 1 << 40
 	MaxImages        = 16384
 	MaxCharts        = 1024
-	MaxHead          = 32 << 20
+	// MaxReferrers bounds the referrers of one image, MaxSigners its signers.
+	MaxReferrers = 1024
+	MaxSigners   = 16
+	MaxHead      = 32 << 20
 	// MaxOCIManifestBytes bounds an image manifest, an index or an artifact manifest. The
 	// distribution spec asks registries to take at least 4 MiB.
 	MaxOCIManifestBytes = 4 << 20
@@ -44,6 +47,8 @@ const (
 	MaxArchiveBytes = 64 << 20
 	// MaxValuesBytes bounds one values file.
 	MaxValuesBytes = 1 << 20
+	// MaxTrustedRootBytes bounds a sigstore trusted root.
+	MaxTrustedRootBytes = 1 << 20
 )
 
 // Manifest is the signed list of what a bundle holds.
@@ -52,11 +57,13 @@ type Manifest struct {
 	Format    int    `json:"format"`
 	// Head is the offset of the signature slots where the writer wanted them elsewhere than at
 	// the first possible place: 0, or a multiple of 4096, at most MaxHead.
-	Head      int64    `json:"head,omitempty"`
-	Name      string   `json:"name"`
-	Version   string   `json:"version"`
-	Channel   string   `json:"channel"`
-	Created   string   `json:"created"`
+	Head    int64  `json:"head,omitempty"`
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Channel string `json:"channel"`
+	Created string `json:"created"`
+	// Expires is when sites stop to accept the bundle for the first time; empty for never.
+	Expires   string   `json:"expires,omitempty"`
 	Platforms []string `json:"platforms"`
 	Images    []Image  `json:"images"`
 	Charts    []Chart  `json:"charts"`
@@ -85,8 +92,42 @@ type Image struct {
 	// Derived is the index of only those children that travel, where some do not.
 	Derived *Descriptor `json:"derived,omitempty"`
 	// Children are the image manifests of an index that travel, in the index's order.
-	Children []Child  `json:"children,omitempty"`
-	Reasons  []Reason `json:"reasons"`
+	Children []Child `json:"children,omitempty"`
+	// Referrers are the signatures, attestations, SBOMs and other artifacts that travel with the
+	// image, those about its children and about other referrers included.
+	Referrers []Referrer `json:"referrers,omitempty"`
+	// ReferrersDropped says that the spec left them behind.
+	ReferrersDropped bool `json:"referrersDropped,omitempty"`
+	// SignedBy says whose signatures of the image were demanded, and proven, when it was packed.
+	SignedBy []ImageSigner `json:"signedBy,omitempty"`
+	Reasons  []Reason      `json:"reasons"`
+}
+
+// Referrer is an artifact about an image: an OCI manifest with a subject (OCI distribution spec
+// 1.1, "referrers"), or one under a tag that cosign makes from the digest of the image.
+type Referrer struct {
+	Digest    string `json:"digest"`
+	MediaType string `json:"mediaType"`
+	Size      int64  `json:"size"`
+	// Subject is the digest of what it is about: the image, a child, or another referrer.
+	Subject string `json:"subject"`
+	// ArtifactType is what it says it is, where it says it.
+	ArtifactType string `json:"artifactType,omitempty"`
+	// Tag is sha256-HEX.sig, .att or .sbom where it is found by its tag.
+	Tag string `json:"tag,omitempty"`
+}
+
+// ImageSigner is who has to have signed an image: a key, or an identity and the trusted root that
+// it is proven with. The patterns are those of a trust policy.
+type ImageSigner struct {
+	// Key is the PKIX DER form of the public key in base64.
+	Key           string `json:"key,omitempty"`
+	Issuer        string `json:"issuer,omitempty"`
+	IssuerRegExp  string `json:"issuerRegExp,omitempty"`
+	Subject       string `json:"subject,omitempty"`
+	SubjectRegExp string `json:"subjectRegExp,omitempty"`
+	// TrustedRoot is the blob with sigstore's trusted root.
+	TrustedRoot *Descriptor `json:"trustedRoot,omitempty"`
 }
 
 // Child is an image manifest inside an index.
@@ -159,5 +200,6 @@ func Digest(raw []byte) string {
 
 // Media types of the blobs that Sealift itself makes.
 const (
-	MediaTypeValues = "application/vnd.sealift.values.v1+yaml"
+	MediaTypeValues      = "application/vnd.sealift.values.v1+yaml"
+	MediaTypeTrustedRoot = "application/vnd.dev.sigstore.trustedroot+json"
 )

@@ -16,6 +16,9 @@ const (
 	tgzDigest  = "sha256:4444444444444444444444444444444444444444444444444444444444444444"
 	artDigest  = "sha256:5555555555555555555555555555555555555555555555555555555555555555"
 	valsDigest = "sha256:6666666666666666666666666666666666666666666666666666666666666666"
+	sigDigest  = "sha256:7777777777777777777777777777777777777777777777777777777777777777"
+	refDigest  = "sha256:8888888888888888888888888888888888888888888888888888888888888888"
+	rootDigest = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 )
 
 // sample is a valid manifest with one of everything.
@@ -27,13 +30,21 @@ func sample(t testing.TB) *manifest.Manifest {
 	const img, idx = "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json"
 	m := &manifest.Manifest{
 		MediaType: manifest.MediaType, Format: 1, Name: "shop", Version: "1.0.0", Channel: "stable",
-		Created: "2026-01-02T03:04:05Z", Platforms: []string{"linux/amd64"},
+		Created: "2026-01-02T03:04:05Z", Expires: "2027-12-31T23:59:59Z", Platforms: []string{"linux/amd64"},
 		Images: []manifest.Image{{
 			Source: "registry.example.com/shop/app:1", Digest: idxDigest, MediaType: idx, Size: 20,
 			Platforms: []string{"linux/amd64"},
 			Derived:   &manifest.Descriptor{Digest: derDigest, MediaType: idx, Size: 30},
 			Children:  []manifest.Child{{Digest: imgDigest, MediaType: img, Size: 10, Platform: "linux/amd64"}},
-			Reasons:   []manifest.Reason{{Kind: manifest.ReasonChart, Chart: "shop", Object: "Deployment/shop", Path: "spec"}},
+			Referrers: []manifest.Referrer{
+				{Digest: sigDigest, MediaType: img, Size: 70, Subject: idxDigest, Tag: manifest.ReferrerTag(idxDigest, ".sig")},
+				{Digest: refDigest, MediaType: img, Size: 80, Subject: sigDigest, ArtifactType: "application/x"},
+			},
+			SignedBy: []manifest.ImageSigner{
+				{Key: "QUJD"},
+				{Issuer: "https://issuer.example", Subject: "ci@shop.example", TrustedRoot: &manifest.Descriptor{Digest: rootDigest, MediaType: manifest.MediaTypeTrustedRoot, Size: 90}},
+			},
+			Reasons: []manifest.Reason{{Kind: manifest.ReasonChart, Chart: "shop", Object: "Deployment/shop", Path: "spec"}},
 		}},
 		Charts: []manifest.Chart{{
 			Name: "shop", Version: "0.1.0", Release: "shop", Namespace: "shop",
@@ -43,6 +54,7 @@ func sample(t testing.TB) *manifest.Manifest {
 		}},
 		Blobs: []manifest.Blob{
 			blob(idxDigest, idx, 20), blob(derDigest, idx, 30), blob(imgDigest, img, 10),
+			blob(sigDigest, img, 70), blob(refDigest, img, 80), blob(rootDigest, manifest.MediaTypeTrustedRoot, 90),
 			blob(tgzDigest, "application/gzip", 40), blob(artDigest, img, 50), blob(valsDigest, manifest.MediaTypeValues, 60),
 		},
 	}
@@ -150,6 +162,33 @@ func TestRules(t *testing.T) {
 		"child twice": func(m *manifest.Manifest) {
 			m.Images[0].Children = append(m.Images[0].Children, m.Images[0].Children[0])
 		},
+		"expires, not a time":          func(m *manifest.Manifest) { m.Expires = "2027-12-31" },
+		"referrer not among the blobs": func(m *manifest.Manifest) { m.Images[0].Referrers[0].Digest = "sha256:" + strings.Repeat("9", 64) },
+		"referrer of another size":     func(m *manifest.Manifest) { m.Images[0].Referrers[0].Size++ },
+		"referrer of another type":     func(m *manifest.Manifest) { m.Images[0].Referrers[0].MediaType = "text/plain" },
+		"referrer of something else":   func(m *manifest.Manifest) { m.Images[0].Referrers[0].Subject = tgzDigest },
+		"referrer before its subject":  func(m *manifest.Manifest) { r := m.Images[0].Referrers; r[0], r[1] = r[1], r[0] },
+		"referrer twice": func(m *manifest.Manifest) {
+			m.Images[0].Referrers = append(m.Images[0].Referrers, m.Images[0].Referrers[0])
+		},
+		"tag of another digest":   func(m *manifest.Manifest) { m.Images[0].Referrers[0].Tag = manifest.ReferrerTag(imgDigest, ".sig") },
+		"tag of another kind":     func(m *manifest.Manifest) { m.Images[0].Referrers[0].Tag = manifest.ReferrerTag(idxDigest, ".exe") },
+		"artifact type":           func(m *manifest.Manifest) { m.Images[0].Referrers[1].ArtifactType = "x" },
+		"too many referrers":      func(m *manifest.Manifest) { m.Images[0].Referrers = make([]manifest.Referrer, manifest.MaxReferrers+1) },
+		"dropped and there":       func(m *manifest.Manifest) { m.Images[0].ReferrersDropped = true },
+		"dropped and demanded":    func(m *manifest.Manifest) { m.Images[0].ReferrersDropped, m.Images[0].Referrers = true, nil },
+		"signer without anything": func(m *manifest.Manifest) { m.Images[0].SignedBy[0].Key = "" },
+		"key not in base64":       func(m *manifest.Manifest) { m.Images[0].SignedBy[0].Key = "?" },
+		"key and identity":        func(m *manifest.Manifest) { m.Images[0].SignedBy[1].Key = "QUJD" },
+		"key and trusted root":    func(m *manifest.Manifest) { m.Images[0].SignedBy[0].TrustedRoot = m.Images[0].SignedBy[1].TrustedRoot },
+		"identity without root":   func(m *manifest.Manifest) { m.Images[0].SignedBy[1].TrustedRoot = nil },
+		"identity without issuer": func(m *manifest.Manifest) { m.Images[0].SignedBy[1].Issuer = "" },
+		"two forms of a subject":  func(m *manifest.Manifest) { m.Images[0].SignedBy[1].SubjectRegExp = "x" },
+		"identity with an escape": func(m *manifest.Manifest) { m.Images[0].SignedBy[1].Subject = "\x1b[31m" },
+		"root not among the blobs": func(m *manifest.Manifest) {
+			m.Images[0].SignedBy[1].TrustedRoot.Digest = "sha256:" + strings.Repeat("9", 64)
+		},
+		"too many signers":         func(m *manifest.Manifest) { m.Images[0].SignedBy = make([]manifest.ImageSigner, manifest.MaxSigners+1) },
 		"derived without children": func(m *manifest.Manifest) { m.Images[0].Children = nil },
 		"derived is the original":  func(m *manifest.Manifest) { m.Images[0].Derived.Digest, m.Images[0].Derived.Size = idxDigest, 20 },
 		"release":                  func(m *manifest.Manifest) { m.Charts[0].Release = "Shop" },

@@ -1,9 +1,11 @@
 package manifest
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -84,6 +86,15 @@ func CheckNamespace(s string) error {
 	return nil
 }
 
+// CheckTime reports whether s is a time in its one spelling: RFC 3339, in UTC, in whole seconds,
+// not before 1970.
+func CheckTime(s string) error {
+	if t, err := time.Parse(time.RFC3339, s); err != nil || t.UTC().Format(time.RFC3339) != s || t.Year() < 1970 {
+		return fmt.Errorf("time %q is not in UTC and written as 2026-01-02T03:04:05Z", s)
+	}
+	return nil
+}
+
 // CheckDigest reports whether s is a sha256 digest in its one spelling.
 func CheckDigest(s string) error {
 	if !digestPattern().MatchString(s) {
@@ -114,8 +125,11 @@ func (m *Manifest) validate() error {
 	if !namePattern().MatchString(m.Channel) {
 		return fmt.Errorf("channel %q is not made of lower-case letters, digits and dashes", m.Channel)
 	}
-	if t, err := time.Parse(time.RFC3339, m.Created); err != nil || t.UTC().Format(time.RFC3339) != m.Created || t.Year() < 1970 {
-		return fmt.Errorf("created %q is not a UTC time such as 2026-01-02T03:04:05Z", m.Created)
+	if err := CheckTime(m.Created); err != nil {
+		return fmt.Errorf("created: %w", err)
+	}
+	if err := CheckTime(m.Expires); m.Expires != "" && err != nil {
+		return fmt.Errorf("expires: %w", err)
 	}
 	if len(m.Platforms) == 0 {
 		return errors.New("no platforms")
@@ -258,6 +272,12 @@ func (img *Image) validate(blobs map[string]*Blob) error {
 			return fmt.Errorf("child: %w", err)
 		}
 	}
+	if err := img.validateReferrers(blobs); err != nil {
+		return err
+	}
+	if err := img.validateSigners(blobs); err != nil {
+		return err
+	}
 	if len(img.Reasons) == 0 {
 		return errors.New("no reason given for it")
 	}
@@ -269,6 +289,79 @@ func (img *Image) validate(blobs map[string]*Blob) error {
 			if !plain(s) {
 				return fmt.Errorf("reason %q holds characters that cannot be shown, or is too long", s)
 			}
+		}
+	}
+	return nil
+}
+
+// ReferrerTags are the endings of the tags by which cosign finds what is about an image.
+var ReferrerTags = []string{".sig", ".att", ".sbom"}
+
+// ReferrerTag is the tag by which cosign finds what is about the image with a digest.
+func ReferrerTag(digest, ending string) string {
+	return strings.Replace(digest, ":", "-", 1) + ending
+}
+
+func (img *Image) validateReferrers(blobs map[string]*Blob) error {
+	if len(img.Referrers) > MaxReferrers {
+		return fmt.Errorf("%d referrers, at most %d are allowed", len(img.Referrers), MaxReferrers)
+	}
+	if img.ReferrersDropped && len(img.Referrers)+len(img.SignedBy) > 0 {
+		return errors.New("referrers, or signers, where referrers were dropped")
+	}
+	subjects := map[string]bool{img.Digest: true}
+	for _, c := range img.Children {
+		subjects[c.Digest] = true
+	}
+	seen := map[string]bool{}
+	for _, r := range img.Referrers {
+		// What a referrer is about stands before it, so that there are no circles.
+		if !subjects[r.Subject] {
+			return fmt.Errorf("referrer %s is about %q, which is nothing of this image", r.Digest, r.Subject)
+		}
+		if err := carried(blobs, Descriptor{r.Digest, r.MediaType, r.Size}, MaxOCIManifestBytes); err != nil {
+			return fmt.Errorf("referrer: %w", err)
+		}
+		if r.ArtifactType != "" && !mediaPattern().MatchString(r.ArtifactType) {
+			return fmt.Errorf("referrer %s: artifact type %q is malformed", r.Digest, r.ArtifactType)
+		}
+		if r.Tag != "" && !slices.ContainsFunc(ReferrerTags, func(ending string) bool { return r.Tag == ReferrerTag(r.Subject, ending) }) {
+			return fmt.Errorf("referrer %s: tag %q is not made from the digest of its subject", r.Digest, r.Tag)
+		}
+		key := r.Subject + " " + r.Digest + " " + r.Tag
+		if seen[key] {
+			return fmt.Errorf("referrer %s twice", r.Digest)
+		}
+		seen[key], subjects[r.Digest] = true, true
+	}
+	return nil
+}
+
+func (img *Image) validateSigners(blobs map[string]*Blob) error {
+	if len(img.SignedBy) > MaxSigners {
+		return fmt.Errorf("%d signers, at most %d are allowed", len(img.SignedBy), MaxSigners)
+	}
+	for i, s := range img.SignedBy {
+		identity := s.Issuer+s.IssuerRegExp+s.Subject+s.SubjectRegExp != ""
+		if (s.Key != "") == identity {
+			return fmt.Errorf("signer %d is not either a key or an identity", i)
+		}
+		if s.Key != "" {
+			if der, err := base64.StdEncoding.Strict().DecodeString(s.Key); err != nil || base64.StdEncoding.EncodeToString(der) != s.Key || len(der) > 1024 || s.TrustedRoot != nil {
+				return fmt.Errorf("signer %d: malformed key", i)
+			}
+			continue
+		}
+		if (s.Issuer != "") == (s.IssuerRegExp != "") || (s.Subject != "") == (s.SubjectRegExp != "") || s.TrustedRoot == nil {
+			return fmt.Errorf("signer %d does not name one issuer, one subject and a trusted root", i)
+		}
+		for _, text := range []string{s.Issuer, s.IssuerRegExp, s.Subject, s.SubjectRegExp} {
+			if !plain(text) {
+				return fmt.Errorf("signer %d: %q holds characters that cannot be shown, or is too long", i, text)
+			}
+		}
+		if err := carried(blobs, *s.TrustedRoot, MaxTrustedRootBytes); err != nil {
+			return fmt.Errorf("signer %d: trusted root: %w", i, err)
 		}
 	}
 	return nil
