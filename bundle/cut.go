@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/sealift/sealift/internal/archive"
@@ -166,16 +167,25 @@ func openFiles(from *archive.Files) (_ archive.Source, _ *archive.Reader, raw []
 	return src, reader, head.Manifest, m, err
 }
 
-// copyDetached brings the signature beside a bundle to the new place.
-func copyDetached(from *archive.Files, path string) ([]string, error) {
-	to := path + archive.DetachedSuffix
-	if len(from.Detached) == 0 || filepath.Clean(from.Detached[0]) == filepath.Clean(to) {
-		return nil, nil
+// copyDetached brings the signatures beside a bundle to the new place, those that are not there
+// already.
+func copyDetached(from *archive.Files, path string) (made []string, err error) {
+	number := 0
+	for _, s := range from.Detached {
+		if filepath.Dir(s) == filepath.Dir(path) && filepath.Base(from.Name) == filepath.Base(path) {
+			continue
+		}
+		to := ""
+		for to == "" || slices.Contains(from.Detached, to) {
+			number++
+			to = archive.DetachedName(filepath.Clean(path), number)
+		}
+		if err := copySmall(s, to); err != nil {
+			return made, fmt.Errorf("copying the signature beside the bundle: %w", err)
+		}
+		made = append(made, to)
 	}
-	if err := copySmall(from.Detached[0], to); err != nil {
-		return nil, fmt.Errorf("copying the signature beside the bundle: %w", err)
-	}
-	return []string{to}, nil
+	return made, nil
 }
 
 func copySmall(from, to string) (err error) {

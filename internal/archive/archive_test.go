@@ -90,7 +90,8 @@ func TestKlauspostDecodes(t *testing.T) {
 	}
 }
 
-// TestEveryBitFlipIsFound flips each bit of a small bundle, one at a time. Under the race
+// TestEveryBitFlipIsFound flips each bit of a small bundle, one at a time. In the inactive slot,
+// which nothing depends on, it is found by a warning, everywhere else by an error. Under the race
 // detector, which makes it ten times slower and adds nothing, it takes one bit in a few.
 func TestEveryBitFlipIsFound(t *testing.T) {
 	p := packOf(t, random(1, 700), nil, random(2, 10))
@@ -107,7 +108,7 @@ func TestEveryBitFlipIsFound(t *testing.T) {
 		g.Go(func() error {
 			for n := w * flipStep; n < 8*len(mine); n += workers * flipStep {
 				mine[n/8] ^= 1 << (n % 8)
-				if verify(mine, l) == nil {
+				if !noticed(source(mine), l, n/8) {
 					return fmt.Errorf("bit %d of byte %d flipped: not found", n%8, n/8)
 				}
 				mine[n/8] ^= 1 << (n % 8)

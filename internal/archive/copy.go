@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ type Copy struct {
 	out    *output
 	path   string
 	layout *Layout
+	// slots as they were copied: nothing else tells what they must be.
+	slots []byte
 }
 
 // NewCopy opens the files of a copy under partial names and reserves their space. Errors as those
@@ -34,7 +37,7 @@ func NewCopy(path string, volume int64, layout *Layout, beside int64) (*Copy, er
 	if err != nil {
 		return nil, errors.Join(err, out.remove(), out.close())
 	}
-	return &Copy{out, path, layout}, nil
+	return &Copy{out: out, path: path, layout: layout}, nil
 }
 
 // copyPiece is how much is copied at a time.
@@ -43,6 +46,7 @@ const copyPiece = 1 << 20
 // Copy copies everything; done is told how many bytes.
 func (c *Copy) Copy(ctx context.Context, src Source, done func(int64)) error {
 	buf := make([]byte, copyPiece)
+	c.slots = make([]byte, slotsSize)
 	for at := int64(0); at < c.layout.size; {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -53,6 +57,9 @@ func (c *Copy) Copy(ctx context.Context, src Source, done func(int64)) error {
 		}
 		if _, err := c.out.WriteAt(piece, at); err != nil {
 			return fmt.Errorf("writing %q: %w", c.path, err)
+		}
+		if from, to := max(at, c.layout.slots), min(at+int64(len(piece)), c.layout.slots+slotsSize); from < to {
+			copy(c.slots[from-c.layout.slots:], piece[from-at:to-at])
 		}
 		at += int64(len(piece))
 		done(int64(len(piece)))
@@ -71,6 +78,9 @@ func (c *Copy) Prove(ctx context.Context, raw []byte, done func(int64)) error {
 		dropCache(f)
 	}
 	err = r.Fit()
+	if err == nil && !bytes.Equal(r.head.slots, c.slots) {
+		err = damageAt(src, c.layout.slots, "signature slots", "differ from those that were copied")
+	}
 	if err == nil {
 		err = r.Verify(ctx, done)
 	}

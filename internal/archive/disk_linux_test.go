@@ -1,6 +1,7 @@
 package archive_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -87,5 +88,17 @@ func TestResumeOnAFullDisk(t *testing.T) {
 	p.finish(t, w)
 	if err := verify(p.file(t), p.layout(t)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestReadOnlyMedium: the errno comes through.
+func TestReadOnlyMedium(t *testing.T) {
+	dir := smallDisk(t, 4<<20)
+	p := packOf(t, random(1, 100)).to(filepath.Join(dir, "b.tar.zst"), 0).write(t)
+	if out, err := exec.Command("mount", "-o", "remount,ro", dir).CombinedOutput(); err != nil {
+		t.Skipf("%v: %s", err, out)
+	}
+	if err := archive.Resign(context.Background(), p.files(t), to(archive.SlotContent{})); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("%v, want EROFS", err)
 	}
 }

@@ -7,14 +7,32 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 )
 
 // ParitySuffix is followed by the three digits of a parity file's number.
 const ParitySuffix = ".par"
 
-// DetachedSuffix is added to the name of a bundle file to name a sigstore bundle beside it.
+// DetachedSuffix is added to the name of a bundle file to name a sigstore bundle beside it. More
+// of them have a number before it: see DetachedName.
 const DetachedSuffix = ".sigstore.json"
+
+const (
+	// maxDetachedNumber is the last number that a sigstore bundle beside a bundle can have.
+	maxDetachedNumber = 99
+	// maxDetached bounds how many of them are taken, from all directories together.
+	maxDetached = 64
+)
+
+// DetachedName is the name of sigstore bundle number (1 to 99) beside the bundle file called
+// name: NAME.sigstore.json, NAME.2.sigstore.json and so on.
+func DetachedName(name string, number int) string {
+	if number == 1 {
+		return name + DetachedSuffix
+	}
+	return fmt.Sprintf("%s.%d%s", name, number, DetachedSuffix)
+}
 
 // Files is where one bundle lies.
 type Files struct {
@@ -24,7 +42,8 @@ type Files struct {
 	File string
 	// Volumes are the paths of its volumes by number.
 	Volumes map[int]string
-	// Parity and Detached are the paths of parity files and of sigstore bundles beside it.
+	// Parity and Detached are the paths of parity files and of sigstore bundles beside it, of
+	// these at most 64, in each directory by their numbers.
 	Parity, Detached []string
 	// named are the volumes that were named themselves.
 	named map[int]bool
@@ -69,26 +88,69 @@ type finder struct {
 	sets map[string]*Files
 	// dirs that were looked through for volumes of a set.
 	seen map[string]bool
+	// detached are sigstore bundles that were named, or lie in directories that were, by the name
+	// of the bundle that they are for.
+	detached map[string][]string
+	// signatures are those of them that were named themselves.
+	signatures []string
 }
 
 // Find returns the bundles that paths name, in their order. A path is a bundle file, any volume
 // of one, the name that its volumes have in common, or a directory with any of these. Volumes of
 // one bundle may lie in several directories: those beside a volume that is named are found, all
 // others have to be named, or their directories. Of a volume that is in several places the last
-// one counts, or the one that is named itself. Errors: *NoBundleError, or that of looking.
+// one counts, or the one that is named itself. Signatures may lie in other directories than their
+// bundle, whose medium cannot be written: then they, or their directories, are named as well.
+// Errors: *NoBundleError, or that of looking.
 func Find(paths []string) ([]*Files, error) {
-	f := &finder{sets: map[string]*Files{}, seen: map[string]bool{}}
+	f := &finder{sets: map[string]*Files{}, seen: map[string]bool{}, detached: map[string][]string{}}
 	for _, p := range paths {
 		if err := f.add(p); err != nil {
 			return nil, err
 		}
 	}
+	if len(f.all) == 0 && len(paths) > 0 {
+		if _, ok := detachedBase(filepath.Base(paths[0])); ok {
+			return nil, fmt.Errorf("%q is a signature, and its bundle is not named: %w", paths[0], ErrNotBundle)
+		}
+		return nil, &NoBundleError{paths[0]}
+	}
+	if err := f.allTaken(); err != nil {
+		return nil, err
+	}
 	for _, b := range f.all {
 		if err := b.findBeside(); err != nil {
 			return nil, err
 		}
+		for _, path := range f.detached[filepath.Base(b.Name)] {
+			if len(b.Detached) < maxDetached && !slices.ContainsFunc(b.Detached, func(p string) bool { return sameFile(p, path) }) {
+				b.Detached = append(b.Detached, path)
+			}
+		}
 	}
 	return f.all, nil
+}
+
+// allTaken checks that every signature which was named is that of a bundle which was.
+func (f *finder) allTaken() error {
+	for _, path := range f.signatures {
+		base, _ := detachedBase(filepath.Base(path))
+		if !slices.ContainsFunc(f.all, func(b *Files) bool { return filepath.Base(b.Name) == base }) {
+			return fmt.Errorf("%q is a signature for %q, which is not named: %w", path, base, ErrNotBundle)
+		}
+	}
+	return nil
+}
+
+// detachedBase takes what follows the bundle's name off the name of a sigstore bundle.
+func detachedBase(name string) (base string, ok bool) {
+	base, ok = strings.CutSuffix(name, DetachedSuffix)
+	if ok && strings.HasSuffix(base, anyExtension) {
+		return base, true
+	}
+	base, number, found := cutLast(base, ".")
+	n, err := strconv.Atoi(number)
+	return base, ok && found && err == nil && n > 1 && n <= maxDetachedNumber && DetachedName(base, n) == name && strings.HasSuffix(base, anyExtension)
 }
 
 func (f *finder) add(path string) error {
@@ -104,6 +166,11 @@ func (f *finder) add(path string) error {
 	}
 	if info.IsDir() {
 		return f.addDir(path)
+	}
+	if base, ok := detachedBase(filepath.Base(path)); ok {
+		f.detached[base] = append(f.detached[base], path)
+		f.signatures = append(f.signatures, path)
+		return nil
 	}
 	base, number, ok := splitVolumeName(filepath.Base(path))
 	if !ok {
@@ -202,6 +269,9 @@ const maxBundles = 256
 // extension of the files that a directory is searched for.
 const extension = ".tar.zst"
 
+// anyExtension ends the names of bundles in files of other names.
+const anyExtension = ".zst"
+
 // parityBase takes what follows the bundle's name off the name of a parity file.
 func parityBase(name string) (base string, ok bool) {
 	base, digits, found := cutLast(name, ParitySuffix)
@@ -219,9 +289,12 @@ func (f *finder) addDir(dir string) error {
 		path := filepath.Join(dir, name)
 		base, number, isVolume := splitVolumeName(name)
 		parity, isParity := parityBase(name)
+		signed, isDetached := detachedBase(name)
 		switch {
 		case !isFile(path):
 			continue
+		case isDetached:
+			f.detached[signed] = append(f.detached[signed], path)
 		case strings.HasSuffix(name, extension):
 			f.addFile(path)
 		case isVolume && strings.HasSuffix(base, extension):
@@ -289,10 +362,63 @@ func (f *Files) findBeside() error {
 				f.addParity(path)
 			}
 		}
-		detached := filepath.Join(dir, base+DetachedSuffix)
-		if _, err := os.Stat(detached); err == nil || !errors.Is(err, os.ErrNotExist) {
-			f.Detached = append(f.Detached, detached)
-		}
+		f.addDetached(dir, names, err == nil)
 	}
 	return nil
+}
+
+// addDetached adds the sigstore bundles in dir, whose names are these, sorted, if it could be
+// listed.
+func (f *Files) addDetached(dir string, names []string, listed bool) {
+	for n := 1; n <= maxDetachedNumber && len(f.Detached) < maxDetached; n++ {
+		name := DetachedName(filepath.Base(f.Name), n)
+		// Asking for one name is cheap, for all of them it is not where the medium is far away.
+		if _, there := slices.BinarySearch(names, name); n > 1 && listed && !there {
+			continue
+		}
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err == nil || !errors.Is(err, os.ErrNotExist) {
+			f.Detached = append(f.Detached, path)
+		}
+	}
+}
+
+// NextDetached returns the first free path for a sigstore bundle beside the bundle's file, or its
+// first volume. Who makes the file has to see (os.O_EXCL) that nobody was faster. Errors:
+// *VolumesError where the first volume is missing; ErrLimit is wrapped where there are so many
+// that one more would not be read; or that of looking.
+func (f *Files) NextDetached() (string, error) {
+	path, err := f.first()
+	if err != nil {
+		return "", err
+	}
+	if len(f.Detached) >= maxDetached {
+		return "", fmt.Errorf("%d signatures lie beside %q, no more are read: %w", len(f.Detached), f.Name, ErrLimit)
+	}
+	for n := 1; n <= maxDetachedNumber; n++ {
+		free := filepath.Join(filepath.Dir(path), DetachedName(filepath.Base(f.Name), n))
+		_, err := os.Lstat(free)
+		if errors.Is(err, os.ErrNotExist) {
+			return free, nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("looking for a free name beside %q: %w", f.Name, err)
+		}
+	}
+	return "", fmt.Errorf("all %d names for signatures beside %q are taken: %w", maxDetachedNumber, f.Name, ErrLimit)
+}
+
+// first is the path of the file that the bundle begins in. Errors: *VolumesError.
+func (f *Files) first() (string, error) {
+	if f.File != "" {
+		return f.File, nil
+	}
+	if path, ok := f.Volumes[1]; ok {
+		return path, nil
+	}
+	count := 1
+	for n := range f.Volumes {
+		count = max(count, n)
+	}
+	return "", &VolumesError{Count: count, Problems: []VolumeProblem{{Number: 1, Kind: VolumeMissing}}}
 }

@@ -143,6 +143,79 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestFindDetached: sigstore bundles beside a bundle, by their numbers in each directory, and where
+// the next one goes.
+func TestFindDetached(t *testing.T) {
+	root := tree(t,
+		"one/a.tar.zst", "one/a.tar.zst.10.sigstore.json", "one/a.tar.zst.2.sigstore.json", "one/a.tar.zst.99.sigstore.json", "one/a.tar.zst.sigstore.json",
+		"one/a.tar.zst.1.sigstore.json", "one/a.tar.zst.0.sigstore.json", "one/a.tar.zst.03.sigstore.json", "one/a.tar.zst.100.sigstore.json",
+		"one/a.tar.zst.-4.sigstore.json", "one/a.tar.zst.+5.sigstore.json", "one/a.tar.zst.6.sigstore.json.bak", "one/b.tar.zst.7.sigstore.json",
+		"none/a.tar.zst", "second/a.tar.zst", "second/a.tar.zst.2.sigstore.json",
+		"disk1/c.tar.zst.001", "disk1/c.tar.zst.3.sigstore.json", "disk2/c.tar.zst.002", "disk2/c.tar.zst.sigstore.json", "disk2/c.tar.zst.002.sigstore.json",
+		"later/d.tar.zst.002",
+	)
+	const s = ".sigstore.json"
+	for _, c := range []struct {
+		paths      []string
+		want, next string
+	}{
+		{[]string{"one"}, "one/a.tar.zst by one/a.tar.zst" + s + " one/a.tar.zst.2" + s + " one/a.tar.zst.10" + s + " one/a.tar.zst.99" + s, "one/a.tar.zst.3" + s},
+		{[]string{"none"}, "none/a.tar.zst", "none/a.tar.zst" + s},
+		{[]string{"second"}, "second/a.tar.zst by second/a.tar.zst.2" + s, "second/a.tar.zst" + s},
+		{
+			[]string{"disk2", "disk1"},
+			"disk2/c.tar.zst in disk1/c.tar.zst.001 disk2/c.tar.zst.002 by disk1/c.tar.zst.3" + s + " disk2/c.tar.zst" + s,
+			"disk1/c.tar.zst" + s,
+		},
+	} {
+		if got := found(root, c.paths...); got != c.want {
+			t.Errorf("Find(%q) finds\n%s\nwant\n%s", c.paths, got, c.want)
+		}
+		if got, err := next(t, root, c.paths...); err != nil || short(root, got) != c.next {
+			t.Errorf("the next one of %q: %q, %v, want %q", c.paths, got, err, c.next)
+		}
+	}
+	if _, err := next(t, root, "later"); said(err) != "1 missing" {
+		t.Errorf("without the first volume: %v", err)
+	}
+}
+
+func next(t *testing.T, root string, paths ...string) (string, error) {
+	t.Helper()
+	full := make([]string, 0, len(paths))
+	for _, p := range paths {
+		full = append(full, filepath.Join(root, p))
+	}
+	files, err := archive.Find(full)
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%d bundles, %v", len(files), err)
+	}
+	return files[0].NextDetached()
+}
+
+// TestManyDetached: no more than 64 are read, and so no more are made.
+func TestManyDetached(t *testing.T) {
+	root := tree(t, "a.tar.zst")
+	path := filepath.Join(root, "a.tar.zst")
+	for n := 1; n <= 64; n++ {
+		got, err := next(t, root, "a.tar.zst")
+		if err != nil || got != archive.DetachedName(path, n) {
+			t.Fatalf("number %d: %q, %v", n, got, err)
+		}
+		save(t, got, nil)
+	}
+	if _, err := next(t, root, "a.tar.zst"); !errors.Is(err, archive.ErrLimit) {
+		t.Errorf("one more: %v", err)
+	}
+	for n := 65; n <= 99; n++ {
+		save(t, archive.DetachedName(path, n), nil)
+	}
+	files, err := archive.Find([]string{path})
+	if err != nil || len(files[0].Detached) != 64 || files[0].Detached[63] != archive.DetachedName(path, 64) {
+		t.Errorf("%d are found, %v", len(files[0].Detached), err)
+	}
+}
+
 // TestFindFollowsNames: a link to a volume, as a tool that mounts media makes them, is that
 // volume, one that leads nowhere is none, and a parity file that is found by two ways is there
 // once.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/sealift/sealift/manifest"
 )
@@ -14,10 +15,13 @@ import (
 type Head struct {
 	// Manifest is the content of sealift.json, the bytes that are signed.
 	Manifest []byte
-	// Signatures are those of the active slot.
+	// Signatures and Trust are what the active slot holds, each in its order.
 	Signatures []Signature
+	Trust      []Trust
 	gap        int64
 	slots      []byte
+	// active is 0 where that is slot A, 1 where it is slot B.
+	active int
 }
 
 // ReadHead reads the manifest's bytes and the signature slots. It believes nothing but their
@@ -126,19 +130,55 @@ func (h *Head) readSlots(src Source, at int64) error {
 	if err := readFull(src, h.slots, at, "signature slots"); err != nil {
 		return err
 	}
-	active, err := activeSlot(h.slots)
-	if err != nil {
-		return damageAt(src, at, "signature slots", err.Error())
-	}
-	content, err := slotAt(h.slots, active)
-	if err != nil {
-		return damageAt(src, at, "signature slots", err.Error())
-	}
-	h.Signatures, err = decodeSlot(content)
-	if err != nil {
+	var err error
+	if h.active, h.Signatures, h.Trust, err = readActive(h.slots); err != nil {
 		return damageAt(src, at, "signature slots", err.Error())
 	}
 	return nil
+}
+
+// readActive reads what the active one of both slots holds. What is in the other one does not
+// matter: a signer that was stopped may have left it in any state.
+func readActive(s []byte) (active int, sigs []Signature, trust []Trust, err error) {
+	if active, err = activeSlot(s); err != nil {
+		return 0, nil, nil, err
+	}
+	content, err := slotAt(s, active)
+	if err == nil {
+		sigs, trust, err = decodeSlot(content)
+	}
+	return active, sigs, trust, err
+}
+
+// slotsOffset is where the slots begin in the file.
+func (h *Head) slotsOffset() int64 {
+	return entrySize(int64(len(h.Manifest))) + skippableHeader + h.gap
+}
+
+// Slot returns what the active slot holds, as Resign takes it.
+func (h *Head) Slot() *SlotContent {
+	c := &SlotContent{Trust: slices.Clone(h.Trust)}
+	for _, s := range h.Signatures {
+		c.Signatures = append(c.Signatures, s.Body)
+	}
+	return c
+}
+
+// Warnings says what is not as it should be in a bundle that is sound nevertheless: an inactive
+// slot that is not blank. Nothing in it is used, and Resign clears it.
+func (h *Head) Warnings() []string {
+	other := 1 - h.active
+	content, err := slotAt(h.slots, other)
+	if err == nil && bytes.Equal(content, blankSlot()) {
+		return nil
+	}
+	if err == nil {
+		_, _, err = decodeSlot(content)
+	}
+	if err != nil {
+		return []string{fmt.Sprintf("the inactive signature slot %c is damaged, or an interrupted signing left it half-written; nothing in it is used", 'A'+other)}
+	}
+	return []string{fmt.Sprintf("an interrupted signing left signatures in the inactive signature slot %c; they are not used", 'A'+other)}
 }
 
 // activeSlot returns 0 for slot A, 1 for slot B.
@@ -148,9 +188,9 @@ func activeSlot(s []byte) (int, error) {
 		return 0, errors.New("second header")
 	}
 	switch {
-	case bytes.Equal(s[:skippableHeader], skippable(magicSlot1, 0)):
+	case bytes.Equal(s[:skippableHeader], slotSwitch(0)):
 		return 0, nil
-	case bytes.Equal(s[:skippableHeader], skippable(magicSlot1, s1B)):
+	case bytes.Equal(s[:skippableHeader], slotSwitch(1)):
 		return 1, nil
 	}
 	return 0, errors.New("first header")
@@ -158,8 +198,8 @@ func activeSlot(s []byte) (int, error) {
 
 // slotAt returns the content of slot 0 or 1, without changing s.
 func slotAt(s []byte, i int) ([]byte, error) {
-	start := skippableHeader + i*int(skippableHeader+frameSize(slotContent))
-	frame := s[start : start+int(frameSize(slotContent))]
+	start := slotOffset(i)
+	frame := s[start : start+frameSize(slotContent)]
 	// A slot is one block, so its content lies in one piece and nothing has to be moved.
 	content := frame[frameHeader+blockHeader : len(frame)-frameTrailer]
 	begin := binary.LittleEndian.AppendUint32(bytes.Clone(frameStart), slotContent)

@@ -232,6 +232,14 @@ func TestHostileHeads(t *testing.T) {
 			}
 		})
 	}
+	// What is in the inactive slot is nobody's business but that of a warning.
+	for name, b := range map[string][]byte{
+		"zeros": make([]byte, 65553), "random bytes": random(1, 65553), "a slot of zeros": frame(make([]byte, 65536)),
+	} {
+		if w, err := look(source(with(at+slotB, b...)), p.layout(t)); err != nil || len(w) != 1 {
+			t.Errorf("%s in the inactive slot: %q, %v", name, w, err)
+		}
+	}
 	// The other switch is a valid one: slot B is as blank as slot A.
 	if _, err := reader(source(with(at+4, 0x19, 0, 1, 0)), p.layout(t)); err != nil {
 		t.Errorf("slot B: %v", err)

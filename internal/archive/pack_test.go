@@ -27,6 +27,7 @@ type pack struct {
 	head       int64
 	volume     int64
 	signatures [][]byte
+	trust      []archive.Trust
 	readBack   bool
 }
 
@@ -118,7 +119,7 @@ func (p *pack) all() []int {
 
 func (p *pack) sealing(t testing.TB) archive.SealOptions {
 	t.Helper()
-	return archive.SealOptions{Manifest: p.raw, Layout: p.layout(t), Signatures: p.signatures, ReadBack: p.readBack, Done: ignore}
+	return archive.SealOptions{Manifest: p.raw, Layout: p.layout(t), Signatures: p.signatures, Trust: p.trust, ReadBack: p.readBack, Done: ignore}
 }
 
 func (p *pack) finish(t testing.TB, w *archive.Writer) {
@@ -218,15 +219,42 @@ func reader(src archive.Source, l *archive.Layout) (*archive.Reader, error) {
 }
 
 func verifySource(src archive.Source, l *archive.Layout) error {
-	r, err := reader(src, l)
+	_, err := look(src, l)
+	return err
+}
+
+// look verifies a bundle and returns what its readers are warned of.
+func look(src archive.Source, l *archive.Layout) (warnings []string, err error) {
+	h, err := archive.ReadHead(src)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	r, err := archive.NewReader(src, h, l)
+	if err != nil {
+		return nil, err
 	}
 	if err := r.Fit(); err != nil {
-		return err
+		return nil, err
 	}
-	return r.Verify(context.Background(), ignore)
+	return h.Warnings(), r.Verify(context.Background(), ignore)
 }
+
+// noticed reports whether a change of byte at is told as it must be: as a warning where it lies in
+// the frame of the inactive slot, here B, and as an error everywhere else.
+func noticed(src archive.Source, l *archive.Layout, at int) bool {
+	warnings, err := look(src, l)
+	if from := int(l.Head()) + slotB; from <= at && at < from+slotFrame {
+		return err == nil && len(warnings) == 1
+	}
+	return err != nil
+}
+
+// Where the frames of the slots lie after S1, by docs/format.md, and how long they are.
+const (
+	slotFrame = 65553
+	slotA     = 8
+	slotB     = slotA + slotFrame + 8
+)
 
 func verify(file []byte, l *archive.Layout) error { return verifySource(source(file), l) }
 

@@ -156,7 +156,8 @@ func TestBadVolumesAreNamed(t *testing.T) {
 		"missing and short": {func(s set) { s.remove(2); s.cut(5, v-7) }, "2 missing, 5 short -2097145", "2 missing, 5 short -2097145"},
 
 		"a bit in a frame":         {func(s set) { s.flip(4, 1000000) }, "", "4 damaged 137033"},
-		"a bit in the slots":       {func(s set) { s.flip(1, 70000) }, "", "1 damaged 4096"},
+		"a bit in the first":       {func(s set) { s.flip(1, 4096+archive.SlotsSize+8) }, "", "1 damaged 135226"}, // a header
+		"in the inactive slot":     {func(s set) { s.flip(1, 4096+slotB+100) }, "", ""},                           // a warning
 		"zeros":                    {func(s set) { s.put(4, make([]byte, v)) }, "", "4 damaged 5954"},
 		"garbage":                  {func(s set) { s.put(4, random(1, v)) }, "", "4 damaged 5954"},
 		"zeros in the last":        {func(s set) { s.put(n, make([]byte, short)) }, "", "7 damaged 76377"},

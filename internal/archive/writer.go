@@ -461,8 +461,10 @@ type SealOptions struct {
 	// Manifest is the canonical bytes of the manifest, Layout what follows from it.
 	Manifest []byte
 	Layout   *Layout
-	// Signatures are sigstore bundles, none for an unsigned file.
+	// Signatures are sigstore bundles, none for an unsigned file. Trust are the trust entries
+	// beside them; FitTrust chooses those that have room.
 	Signatures [][]byte
+	Trust      []Trust
 	// ReadBack proves every byte by reading it from the disk again; done is told how many have
 	// been read.
 	ReadBack bool
@@ -488,7 +490,7 @@ func (w *Writer) seal(ctx context.Context, o SealOptions) error {
 	head := appendEntry(nil, manifest.EntryManifest, o.Manifest, func(s uint32) { sums = append(sums, s) })
 	head = append(head, skippable(magicGap, l.gap)...)
 	head = append(head, make([]byte, l.gap)...)
-	head = append(head, slots(blankSlot(), blankSlot())...)
+	head = append(head, slots(0, [2][]byte{blankSlot(), blankSlot()})...)
 	sums = append(sums, 0, 0)
 	for i, s := range w.sums {
 		if s == nil || w.entries[i] != l.entries[i] || w.offsets[i] != l.offsets[i] {
@@ -501,7 +503,7 @@ func (w *Writer) seal(ctx context.Context, o SealOptions) error {
 	tail := appendFrame(nil, end)
 	tail = append(tail, l.checkTable(sums)...)
 	tail = append(tail, l.seekTable()...)
-	slot, err := encodeSlot(o.Signatures)
+	slot, err := encodeSlot(SlotContent{o.Signatures, o.Trust})
 	if err != nil {
 		return err
 	}
@@ -522,7 +524,7 @@ func (w *Writer) seal(ctx context.Context, o SealOptions) error {
 	}
 	if err := w.sign(o, slot); err != nil {
 		// What fails here is no bundle that anybody has vouched for.
-		_, e := w.out.WriteAt(appendFrame(nil, blankSlot()), l.slots+skippableHeader)
+		_, e := w.out.WriteAt(appendFrame(nil, blankSlot()), l.slots+slotOffset(0))
 		return errors.Join(err, e)
 	}
 	return nil
@@ -530,7 +532,7 @@ func (w *Writer) seal(ctx context.Context, o SealOptions) error {
 
 // sign writes the signatures and checks that they can be read.
 func (w *Writer) sign(o SealOptions, slot []byte) (err error) {
-	if _, err := w.out.WriteAt(appendFrame(nil, slot), o.Layout.slots+skippableHeader); err != nil {
+	if _, err := w.out.WriteAt(appendFrame(nil, slot), o.Layout.slots+slotOffset(0)); err != nil {
 		return err
 	}
 	if err := w.out.durable(); err != nil {
@@ -541,11 +543,13 @@ func (w *Writer) sign(o SealOptions, slot []byte) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	if got, err := slotAt(r.head.slots, 0); err != nil || !bytes.Equal(got, slot) {
-		return &WrittenError{w.plan.Path, errors.New("the signatures that can be read are not those that were written")}
+	if !bytes.Equal(r.head.slots, slots(0, [2][]byte{slot, blankSlot()})) {
+		return &WrittenError{w.plan.Path, errOtherSlots}
 	}
 	return nil
 }
+
+var errOtherSlots = errors.New("the signature slots that can be read are not those that were written")
 
 // readBack opens the unsigned file anew, by its names, and compares it with what it must be.
 func (w *Writer) readBack(ctx context.Context, o SealOptions, sums []uint32) (err error) {
@@ -561,6 +565,9 @@ func (w *Writer) readBack(ctx context.Context, o SealOptions, sums []uint32) (er
 	defer func() { err = errors.Join(err, src.Close()) }()
 	if err := r.Fit(); err != nil {
 		return err
+	}
+	if !bytes.Equal(r.head.slots, slots(0, [2][]byte{blankSlot(), blankSlot()})) {
+		return errOtherSlots
 	}
 	if !o.ReadBack {
 		return r.skeleton(sums)

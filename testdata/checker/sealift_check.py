@@ -7,12 +7,13 @@ usage: sealift_check.py BUNDLE             check every byte but the signatures' 
        sealift_check.py --signatures DIR BUNDLE   also write the signature bodies into DIR
        sealift_check.py --make FILE        write a minimal valid bundle without blobs
        sealift_check.py --make-encoded FILE       write one with a layer that is encoded with zstd
+       sealift_check.py --make-signed FILE        write the minimal one with slot B active and full of examples
 
-Exit code 0 with a summary, or 1 with the reason and the file offset. Standard library only; a test, not shipped.
+An inactive slot that is not blank is warned of on stderr. Exit code 0 with a summary, or 1 with the reason and the file offset. Standard library only; a test, not shipped.
 Blobs with the encoding zstd are decoded by Python's compression.zstd or the program zstd, whichever is there. If
 neither is, they are checked as they lie in the file, from frame to frame, and the summary says so.
 """
-import datetime, hashlib, json, os, re, shutil, struct, subprocess, sys, tempfile
+import base64, datetime, hashlib, json, os, re, shutil, struct, subprocess, sys, tempfile
 
 try:
     from compression import zstd  # Python 3.14
@@ -113,13 +114,17 @@ def skippable(magic, body):
     return u32(magic) + u32(len(body)) + body
 
 
-def slot(bodies):
-    """Slot content: signature entries in the order of their names, each once, then the pad record."""
+def slot(bodies=(), trust=()):
+    """Slot content: signature entries in the order of their names, each once, trust entries, then the pad record."""
     out = b""
     for body in sorted(set(bodies), key=signature_name):
         out += header(signature_name(body), len(body)) + body + bytes(pad512(len(body)))
+    for i, (number, body) in enumerate(trust):
+        require(1 <= number <= 1 << 31 and number == trust[0][0] + i, f"trust entry {number} at place {i + 1} in a slot")
+        require(len(body) <= 32768, f"trust entry {number} has {len(body)} bytes")
+        out += header(f"trust/{number}.root.json", len(body)) + body + bytes(pad512(len(body)))
     n = SLOT - len(out) - 512
-    require(n >= 512, "signatures do not fit into a slot")
+    require(n >= 512, "signatures and trust entries do not fit into a slot")
     record = b"%d comment=" % n
     return out + header("pad", n, b"g") + record.ljust(n - 1) + b"\n"
 
@@ -129,14 +134,22 @@ def signature_name(body):
 
 
 def parse_slot(content):
-    """What may be the signature bodies of a slot's content; the caller compares it with the slot() of them."""
-    bodies, at = [], 0
-    while content[at:at + 11] == b"signatures/":
-        size = content[at + 124:at + 136]
+    """What may be the signature bodies and the trust entries (number, body) of a slot's content; the caller compares it
+    with the slot() of them."""
+    bodies, trust, at = [], [], 0
+    while at <= SLOT - 1024:
+        name, size = content[at:at + 100].rstrip(b"\0"), content[at + 124:at + 136]
         size = int(size[:11], 8) if re.fullmatch(rb"[0-7]{11}\0", size) else 0
-        bodies.append(content[at + 512:at + 512 + size])
+        body = content[at + 512:at + 512 + size]
+        number = re.fullmatch(rb"trust/([1-9][0-9]{0,9})\.root\.json", name)
+        if name.startswith(b"signatures/"):
+            bodies.append(body)
+        elif number:
+            trust.append((int(number[1]), body))
+        else:
+            return bodies, trust
         at += 512 + size + pad512(size)
-    return bodies if at <= SLOT - 1024 else []
+    return [], []
 
 
 def tables(listed):
@@ -162,6 +175,9 @@ SOURCE = re.compile(r"(?=.{1,512}\Z)[a-zA-Z0-9.-]+(:[0-9]{1,5})?/[a-z0-9][a-z0-9
 CHART, ANY = re.compile("[a-zA-Z0-9][a-zA-Z0-9._-]{0,252}"), re.compile("(?s).*")
 PLAIN = re.compile("[^\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]*")
 NONEMPTY = re.compile(PLAIN.pattern[:-1] + "+")
+COSIGNTAG = re.compile(r"sha256-[0-9a-f]{64}\.(sig|att|sbom)")
+BASE64 = re.compile("([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)")
+TRUE = object()
 CHARTVERSION = re.compile("[0-9a-zA-Z][0-9a-zA-Z.+-]{0,127}")
 
 
@@ -176,10 +192,14 @@ def descriptor(limit):
 # Members in their order; "?" marks those left out when empty; [type, most] is a list, a range an integer.
 MANIFEST = {
     "mediaType": re.compile(r"application/vnd\.sealift\.manifest\.v1\+json"), "format": range(1, 2),
-    "head?": range(4096, 32 * MiB + 1, 4096), "name": LABEL, "version": SEMVER, "channel": LABEL, "created": TIME,
+    "head?": range(4096, 32 * MiB + 1, 4096), "name": LABEL, "version": SEMVER, "channel": LABEL, "created": TIME, "expires?": TIME,
     "platforms": [PLATFORM, 4096],
     "images": [{"source": SOURCE, **descriptor(4 * MiB), "platforms": [PLATFORM, 4096], "derived?": descriptor(4 * MiB),
                 "children?": [{**descriptor(4 * MiB), "platform": PLATFORM}, 65536],
+                "referrers?": [{**descriptor(4 * MiB), "subject": DIGEST, "artifactType?": MEDIA, "tag?": COSIGNTAG}, 1024],
+                "referrersDropped?": TRUE,
+                "signedBy?": [{"key?": BASE64, "issuer?": PLAIN, "issuerRegExp?": PLAIN, "subject?": PLAIN, "subjectRegExp?": PLAIN,
+                               "trustedRoot?": descriptor(MiB)}, 16],
                 "reasons": [{"kind": re.compile("spec|chart"), "chart?": PLAIN, "object?": PLAIN, "path?": PLAIN}, 1 << 20]}, 16384],
     "charts": [{"name": CHART, "version": CHARTVERSION, "appVersion?": PLAIN, "manifest": descriptor(4 * MiB),
                 "archive": descriptor(64 * MiB), "release": RELEASE, "namespace": LABEL,
@@ -207,6 +227,9 @@ def encode(v, t, path="manifest"):
         require(all(v[k] not in ("", [], {}, 0) for k, optional in present if optional), f"{path}: empty optional member")
         types = {k.rstrip("?"): x for k, x in t.items()}
         return "{" + ",".join(quote(k) + ":" + encode(v[k], types[k], f"{path}.{k}") for k, _ in present) + "}"
+    if t is TRUE:
+        require(v is True, f"{path}: not true")
+        return "true"
     if isinstance(t, range):
         require(type(v) is int and v in t, f"{path}: not an integer in {t}")
         return str(v)
@@ -222,6 +245,18 @@ def layout_files(m):
         found.append((i, "org.opencontainers.image.ref.name", i["source"]))
         if "derived" in i:
             found.append((i["derived"], "dev.sealift.derived-from", i["digest"]))
+    seen = set()
+    for i in m["images"]:
+        repository = i["source"].split("@")[0]
+        if ":" in repository[repository.rindex("/"):]:
+            repository = repository[:repository.rindex(":")]
+        for r in i.get("referrers", []):
+            named = ("dev.sealift.subject", r["subject"])
+            if "tag" in r:
+                named = ("org.opencontainers.image.ref.name", repository + ":" + r["tag"])
+            if (r["digest"],) + named not in seen:
+                seen.add((r["digest"],) + named)
+                found.append((r,) + named)
     for c in m["charts"]:
         found.append((c["manifest"], "org.opencontainers.image.ref.name", f"charts/{c['name']}:{c['version']}"))
     items = ",".join('{"mediaType":%s,"digest":%s,"size":%d,"annotations":{%s:%s}}' % (
@@ -257,12 +292,13 @@ def parse_manifest(raw):
     unique("release", [(c["namespace"], c["release"]) for c in m["charts"]])
     unique("blob", [b["digest"] for b in m["blobs"]])
     require(m["platforms"], "manifest: no platforms")
-    try:
-        year, month, day = map(int, m["created"][:10].split("-"))
-        require(year >= 1970, "manifest.created: before 1970")
-        datetime.date(year, month, day)
-    except ValueError:
-        raise Bad(f"manifest.created: no such day: {m['created']}")
+    for time in [m["created"]] + ([m["expires"]] if "expires" in m else []):
+        try:
+            year, month, day = map(int, time[:10].split("-"))
+            require(year >= 1970, f"manifest: time before 1970: {time}")
+            datetime.date(year, month, day)
+        except ValueError:
+            raise Bad(f"manifest: no such day: {time}")
     carried = {b["digest"]: (b["size"], b["mediaType"]) for b in m["blobs"]}
     charts = {(c["name"], c["version"]): c["manifest"]["digest"] for c in m["charts"]}
     require(all(charts[c["name"], c["version"]] == c["manifest"]["digest"] for c in m["charts"]), "manifest: two charts of one name")
@@ -275,6 +311,21 @@ def parse_manifest(raw):
         require(not derived or children and derived["digest"] != i["digest"], "manifest: derived index without children or equal")
         require("@" not in i["source"] or i["source"].split("@")[1] == i["digest"], "manifest: source pins another digest")
         used += [i] + children + ([derived] if derived else [])
+        referrers, about = i.get("referrers", []), {i["digest"]} | {c["digest"] for c in children}
+        unique("referrer", [(r["subject"], r["digest"], r.get("tag")) for r in referrers])
+        for r in referrers:
+            require(r["subject"] in about, f"manifest: referrer {r['digest']} is about nothing of its image")
+            require("tag" not in r or r["tag"].split(".")[0] == r["subject"].replace(":", "-"), "manifest: tag of another subject")
+            about.add(r["digest"])
+            used.append(r)
+        require("referrersDropped" not in i or not referrers and "signedBy" not in i, "manifest: referrers that were dropped")
+        for s in i.get("signedBy", []):
+            if "key" in s:
+                require(set(s) == {"key"} and len(base64.b64decode(s["key"])) <= 1024, "manifest: malformed key of a signer")
+                continue
+            require(("issuer" in s) != ("issuerRegExp" in s) and ("subject" in s) != ("subjectRegExp" in s) and "trustedRoot" in s,
+                    "manifest: a signer is neither a key nor an identity")
+            used.append(s["trustedRoot"])
     for c in m["charts"]:
         require(all(len(v["name"].encode()) <= 255 for v in c["values"]), "manifest: name of a values file too long")
         used += [c["manifest"], c["archive"]] + [{**v, "mediaType": carried.get(v["digest"], (0, ""))[1]} for v in c["values"]]
@@ -456,15 +507,16 @@ def check(b):
     start, s1 = b.at, b.take(8, "slot switch")
     active = {0: 0, 65561: 1}.get(int.from_bytes(s1[4:], "little"))
     require(s1[:4] == u32(0x184D2A51) and active is not None, "slot switch is malformed", start)
-    slots = []
     for name in "AB":
         if name == "B":
             b.expect(b.take(8, "S2"), u32(0x184D2A52) + u32(R(SLOT)), b.at - 8, "S2")
-        start, content = b.at, b.frame(SLOT, f"slot {name}", listed=False)
-        slots.append(parse_slot(content))
-        b.expect(content, slot(slots[-1]), start + 13, f"slot {name}")
-    if slots[1 - active]:
-        print(f"warning: the inactive slot {'BA'[active]} holds signatures", file=sys.stderr)
+        if name == "AB"[active]:
+            start, content = b.at, b.frame(SLOT, f"slot {name}", listed=False)
+            signatures, trust = parse_slot(content)
+            b.expect(content, slot(signatures, trust), start + 13, f"slot {name}")
+        elif b.take(R(SLOT), f"slot {name}") != frame(slot()):
+            # Whatever it is: nobody uses it, and a signer that was stopped may have left it.
+            print(f"warning: the inactive slot {name} is not blank", file=sys.stderr)
 
     m = parse_manifest(raw)  # a reader of the product has checked the signatures over raw before this line
     want = gap_length(size, m.get("head"))
@@ -484,10 +536,10 @@ def check(b):
     start, want = b.at, tables(b.listed)
     b.expect(b.take(len(want), "tables"), want, start, "tables")
     require(not b.read(1), "bytes after the end", b.at)
-    return raw, m, slots[active]
+    return raw, m, signatures, trust
 
 
-def make(head=0, bodies=(), active=0, encoded=(), **members):
+def make(head=0, bodies=(), trust=(), active=0, encoded=(), **members):
     """A bundle without blobs but those in encoded: pairs of a member of blobs and the bytes that it is encoded to."""
     m = {"mediaType": "application/vnd.sealift.manifest.v1+json", "format": 1, **({"head": head} if head else {}),
          "name": "minimal", "version": "1.0.0", "channel": "stable", "created": "2026-01-02T03:04:05Z",
@@ -511,7 +563,7 @@ def make(head=0, bodies=(), active=0, encoded=(), **members):
     entry("sealift.json", raw)
     g = gap_length(len(raw), head)
     out += skippable(0x184D2A50, bytes(g))
-    ab = [frame(slot(bodies)), frame(slot([]))][::-1 if active else 1]
+    ab = [frame(slot(bodies, trust)), frame(slot())][::-1 if active else 1]
     out += u32(0x184D2A51) + u32(65561 if active else 0) + ab[0] + skippable(0x184D2A52, ab[1])
     listed += [(8 + g, 0, 0), (131122, SLOT, 0)]
     for n, c in files.items():
@@ -528,9 +580,14 @@ def make_encoded():
     return make(head=8192, encoded=[(blob, bytes.fromhex("28b52ffd 64 0027 034001 00") + u32(xxh64(tar) & 0xFFFFFFFF))])
 
 
+def make_signed():
+    """The minimal bundle, signed again once: slot B is active and holds two signatures (not real ones) and two roots."""
+    return make(bodies=[b'{"signature":"one"}', b'{"signature":"two"}'], trust=[(9, b'{"root":9}'), (10, b'{"root":10}')], active=1)
+
+
 def main(argv):
     usage = __doc__.split("\n\n")[1]
-    makers = {"--make": make, "--make-encoded": make_encoded}
+    makers = {"--make": make, "--make-encoded": make_encoded, "--make-signed": make_signed}
     if argv[:1] and argv[0] in makers and len(argv) == 2:
         with open(argv[1], "wb") as f:
             f.write(makers[argv[0]]())
@@ -549,7 +606,7 @@ def main(argv):
         return 1
     b = File(argv)
     try:
-        raw, m, signatures = check(b)
+        raw, m, signatures, trust = check(b)
     except Bad as e:
         print(f"{argv[0]}: {e}{'' if e.offset is None else b.place(e.offset)}", file=sys.stderr)
         return 1
@@ -563,7 +620,7 @@ def main(argv):
     undecoded = f" ({b.undecoded} encoded ones were not decoded: no zstd here)" if b.undecoded else ""
     print(f"{m['name']} {m['version']} sha256:{hashlib.sha256(raw).hexdigest()}: {b.size} bytes{volumes}, {len(b.listed)} frames, "
           f"{len(m['images'])} images, {len(m['charts'])} charts, {len(m['blobs'])} blobs{undecoded}, "
-          f"{len(signatures)} signatures (their cryptography was not checked): valid")
+          f"{len(signatures)} signatures, {len(trust)} trust entries (their cryptography was not checked): valid")
     return 0
 
 
