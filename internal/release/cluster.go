@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -54,6 +55,11 @@ type ClusterOptions struct {
 	// Timeout bounds each wait of a way back, and of an Apply whose Release names
 	// none. 0: DefaultTimeout.
 	Timeout time.Duration
+	// NoExec refuses a user whose credentials come from a program, before it is run.
+	NoExec bool
+	// Dial opens the connections: to the cluster, or to the proxy that the kubeconfig
+	// names. address is "host:port", before any name is resolved. nil: the network's own.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Cluster is a Kubernetes cluster with Helm releases. Its methods may be called
@@ -80,7 +86,8 @@ type session struct {
 var setUpOnce sync.Once
 
 // Connect reads the kubeconfig. It does not talk to the cluster; see
-// [Cluster.Version]. Errors are [ErrNoKubeconfig] and *[KubeconfigError].
+// [Cluster.Version]. Errors are [ErrNoKubeconfig] and *[KubeconfigError]; in the
+// latter is an *[ExecError] where NoExec forbids what it says.
 func Connect(o ClusterOptions) (*Cluster, error) {
 	if o.Kubeconfig == "" {
 		return nil, ErrNoKubeconfig
@@ -108,6 +115,7 @@ func Connect(o ClusterOptions) (*Cluster, error) {
 		config.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
 	}
 	config.UserAgent = userAgent
+	config.Dial = o.Dial
 	transport, err := rest.TransportFor(config)
 	if err != nil {
 		return nil, &KubeconfigError{Path: o.Kubeconfig, Context: o.Context, Err: err}
@@ -141,7 +149,27 @@ func readKubeconfig(o ClusterOptions) (*rest.Config, *clientcmdapi.Config, error
 	// Not the deferred loader: that one falls back to the service account of
 	// the pod it may run in.
 	config, err := clientcmd.NewNonInteractiveClientConfig(*raw, raw.CurrentContext, &clientcmd.ConfigOverrides{}, nil).ClientConfig()
+	if err == nil && o.NoExec {
+		err = checkNoExec(config, raw.Contexts[raw.CurrentContext].AuthInfo)
+	}
 	return config, raw, err
+}
+
+// checkNoExec looks at what would be used, not at the file, so that nothing that the two
+// could differ in is missed. Programs run when the transport is made, at the earliest.
+func checkNoExec(config *rest.Config, user string) error {
+	switch {
+	case config.ExecProvider != nil:
+		return &ExecError{User: user, Program: config.ExecProvider.Command}
+	case config.AuthProvider != nil:
+		// The old kind. What it runs depends on the provider, gcp has it in cmd-path.
+		program := config.AuthProvider.Config["cmd-path"]
+		if program == "" {
+			program = config.AuthProvider.Name
+		}
+		return &ExecError{User: user, Program: program}
+	}
+	return nil
 }
 
 // openSession builds the clients of one operation. They share the connections

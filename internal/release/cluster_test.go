@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -227,5 +228,111 @@ func TestDiagnose(t *testing.T) {
 	}
 	if s := clean(strings.Repeat("é ", 1000)); len([]rune(s)) != maxLine {
 		t.Errorf("%d characters", len([]rune(s)))
+	}
+}
+
+// A user whose credentials come from a program.
+func execKubeconfig(t testing.TB, server, user string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config")
+	err := os.WriteFile(path, []byte(`apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "`+server+`", insecure-skip-tls-verify: true}}]
+users: [{name: good, user: {token: secret}}, {name: u, user: {`+user+`}}]
+contexts: [{name: x, context: {cluster: c, user: u}}, {name: plain, context: {cluster: c, user: good}}]
+current-context: x
+`), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestNoExec(t *testing.T) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"major":"1","minor":"34","gitVersion":"v1.34.2"}`)
+	}))
+	defer srv.Close()
+	dir := t.TempDir()
+	program, mark := filepath.Join(dir, "login"), filepath.Join(dir, "ran")
+	script := "#!/bin/sh\n: > '" + mark + "'\n" +
+		`echo '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"t"}}'` + "\n"
+	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	exec := "exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: " + program + "}"
+	for _, tt := range []struct{ name, user, program string }{
+		{"exec plugin", exec, program},
+		{"exec plugin beside a token", "token: secret, " + exec, program},
+		{"auth-provider with a program", "auth-provider: {name: gcp, config: {cmd-path: " + program + "}}", program},
+		{"auth-provider", "auth-provider: {name: oidc}", "oidc"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := execKubeconfig(t, srv.URL, tt.user)
+			var ee *ExecError
+			var ke *KubeconfigError
+			_, err := Connect(ClusterOptions{Kubeconfig: path, NoExec: true})
+			if !errors.As(err, &ee) || ee.User != "u" || ee.Program != tt.program || !errors.As(err, &ke) || ke.Path != path {
+				t.Errorf("got %v", err)
+			}
+			// Another context of the same file names no program.
+			c, err := Connect(ClusterOptions{Kubeconfig: path, Context: "plain", NoExec: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v, err := c.Version(t.Context()); err != nil || v != "v1.34.2" {
+				t.Errorf("got %q, %v", v, err)
+			}
+			if _, err := os.Stat(mark); !os.IsNotExist(err) {
+				t.Errorf("the program was run (%v)", err)
+			}
+		})
+	}
+	c, err := Connect(ClusterOptions{Kubeconfig: execKubeconfig(t, srv.URL, exec)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Version(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(mark); err != nil {
+		t.Errorf("the program was not run where it is allowed: %v", err)
+	}
+}
+
+// Every connection goes through the dialer that is handed in, names unresolved, and what it
+// refuses is not reached. The environment names no proxy.
+func TestDial(t *testing.T) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"major":"1","minor":"34","gitVersion":"v1.34.2"}`)
+	}))
+	defer srv.Close()
+	t.Setenv("HTTPS_PROXY", "http://proxy.invalid:3128")
+	var asked []string
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		asked = append(asked, address)
+		if address != "cluster.invalid:6443" {
+			return nil, errors.New("not allowed")
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, srv.Listener.Addr().String())
+	}
+	c, err := Connect(ClusterOptions{Kubeconfig: kubeconfig(t, "https://cluster.invalid:6443"), Dial: dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := c.Version(t.Context()); err != nil || v != "v1.34.2" {
+		t.Errorf("got %q, %v", v, err)
+	}
+	if c, err = Connect(ClusterOptions{Kubeconfig: kubeconfig(t, "https://other.invalid"), Dial: dial}); err != nil {
+		t.Fatal(err)
+	}
+	var ue *UnreachableError
+	if _, err := c.Version(t.Context()); !errors.As(err, &ue) {
+		t.Errorf("got %v", err)
+	}
+	if want := []string{"cluster.invalid:6443", "other.invalid:443"}; !slices.Equal(asked, want) {
+		t.Errorf("%q were dialled, want %q", asked, want)
 	}
 }

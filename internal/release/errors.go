@@ -31,6 +31,17 @@ func (e *KubeconfigError) Error() string {
 
 func (e *KubeconfigError) Unwrap() error { return e.Err }
 
+// ExecError says that the credentials of a user of a kubeconfig come from a program
+// (exec plugin or auth-provider), which may not be run.
+type ExecError struct {
+	User    string // as the kubeconfig calls it
+	Program string // the command; for an auth-provider without one, the provider
+}
+
+func (e *ExecError) Error() string {
+	return fmt.Sprintf("the credentials of user %q come from the program %q, and no program may be run", e.User, e.Program)
+}
+
 // UnreachableError says that the cluster did not answer.
 type UnreachableError struct {
 	Server string
