@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -60,10 +61,20 @@ func NewClient(o Options) *Client {
 	return c
 }
 
+// TransportOption changes what NewTransport returns.
+type TransportOption func(*http.Transport)
+
+// WithDialer makes dial open every connection of the transport: to registries, to the token
+// servers and storage that they send to, and to a proxy. address is "host:port", before any
+// name is resolved; what dial refuses is not looked up either.
+func WithDialer(dial func(ctx context.Context, network, address string) (net.Conn, error)) TransportOption {
+	return func(t *http.Transport) { t.DialContext = dial }
+}
+
 // NewTransport returns a transport for registries. proxy decides which proxy a request takes;
 // nil for none, as on the isolated side.
-func NewTransport(proxy func(*http.Request) (*url.URL, error)) *http.Transport {
-	return &http.Transport{
+func NewTransport(proxy func(*http.Request) (*url.URL, error), options ...TransportOption) *http.Transport {
+	t := &http.Transport{
 		Proxy:                 proxy,
 		DialContext:           (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		ForceAttemptHTTP2:     true,
@@ -77,6 +88,10 @@ func NewTransport(proxy func(*http.Request) (*url.URL, error)) *http.Transport {
 		ReadBufferSize:        64 << 10,
 		WriteBufferSize:       64 << 10,
 	}
+	for _, o := range options {
+		o(t)
+	}
+	return t
 }
 
 // guard lets plain HTTP through only to loopback and to the hosts that were named. The
@@ -111,6 +126,8 @@ type Repository struct {
 	name   name.Repository
 	// Registry and Path are as the caller gave them.
 	Registry, Path string
+	// noReferrersAPI is set once the registry has shown that it has none.
+	noReferrersAPI atomic.Bool
 }
 
 // Repository opens registry/path for pulling or, where push is set, for pulling and pushing.
@@ -527,7 +544,13 @@ func (r *Repository) finishUpload(ctx context.Context, location string, d manife
 // PutManifest stores a manifest or index under a tag or its digest. The caller has proven raw
 // against digest; the registry's answer is compared with it.
 func (r *Repository) PutManifest(ctx context.Context, identifier string, c *Content) error {
-	err := retrySmall(ctx, func(ctx context.Context) error {
+	_, err := r.putManifest(ctx, identifier, c)
+	return err
+}
+
+// putManifest is PutManifest; it returns the subject that the registry recognised.
+func (r *Repository) putManifest(ctx context.Context, identifier string, c *Content) (subject string, err error) {
+	err = retrySmall(ctx, func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPut, r.url("manifests/%s", identifier), bytes.NewReader(c.Raw))
 		if err != nil {
 			return err
@@ -544,10 +567,11 @@ func (r *Repository) PutManifest(ctx context.Context, identifier string, c *Cont
 		if got := resp.Header.Get("Docker-Content-Digest"); got != "" && got != c.Digest {
 			return &DigestError{got, c.Digest}
 		}
+		subject = resp.Header.Get("OCI-Subject")
 		return nil
 	})
 	if err != nil {
-		return r.fail("storing", "manifest "+identifier, err)
+		return "", r.fail("storing", "manifest "+identifier, err)
 	}
-	return nil
+	return subject, nil
 }

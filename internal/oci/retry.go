@@ -84,6 +84,9 @@ func temporary(err error) bool {
 	if errors.As(err, &p) {
 		return false
 	}
+	if errors.Is(err, ErrNotListed) {
+		return true
+	}
 	var t *transport.Error
 	if errors.As(err, &t) {
 		switch t.StatusCode {
