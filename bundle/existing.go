@@ -79,6 +79,10 @@ func (p *packing) same(there *manifest.Manifest, raw []byte) bool {
 }
 
 func (p *packing) signedAlike(ctx context.Context, head *archive.Head) bool {
+	// The newest root stands for those before it.
+	if n, have := len(p.Roots), len(head.Trust); n > 0 && (have == 0 || head.Trust[have-1].Number != p.Roots[n-1].Number) {
+		return false
+	}
 	if p.Sign == nil {
 		return len(head.Signatures) == 0
 	}

@@ -331,7 +331,8 @@ func (m *Medium) readmeBundle(p func(string, ...any), res *Result, name string) 
 	}
 	where := "/mnt/" + name
 	p("")
-	p("3. Prove the bundle: who signed it, and every byte.")
+	p("3. Prove the bundle: who signed it, and every byte. At a site that has pinned a policy")
+	p("   ('sealift trust show' prints it) leave --key out, here and below.")
 	p("")
 	if filepath.Base(res.Files[0]) != name {
 		p("   It is in %d volumes, %s to .%03d. They are read where they are and never", volumes, archive.VolumeName(name, 1), volumes)

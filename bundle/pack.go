@@ -95,10 +95,17 @@ type PackOptions struct {
 	// whether a sigstore bundle over raw is one that Sign might have made.
 	Sign   func(raw []byte) ([]byte, error)
 	Signed func(ctx context.Context, raw, signature []byte) error
+	// Roots are the vendor's root documents that travel with the signatures, as many of the newest
+	// ones as there is room for.
+	Roots []archive.Trust
 	// Jobs is how many blobs move at the same time; 0 means DefaultJobs.
 	Jobs     int
 	Progress progress.Reporter
 }
+
+// RoomForSignatures is how many bytes of a signature slot roots leave free for signatures that are
+// added later.
+const RoomForSignatures = 12 << 10
 
 // Result is what Pack made.
 type Result struct {
@@ -353,6 +360,10 @@ func changes(old, now *manifest.Manifest, oldVolume, volume int64) []string {
 	d := manifest.Compare(old, now)
 	for i := range d.Images.Changed {
 		i := &d.Images.Changed[i]
+		if i.Old.Digest == i.New.Digest {
+			add("what travels with image %s has changed (%s)", i.New.Source, strings.Join(i.Changes, ", "))
+			continue
+		}
 		add("image %s was %s, now it is %s", i.New.Source, i.Old.Digest, i.New.Digest)
 	}
 	for i := range d.Images.Added {
@@ -514,7 +525,7 @@ func removeFiles(names, keep []string) error {
 }
 
 func (p *packing) seal(ctx context.Context, raw []byte, layout *archive.Layout, signatures [][]byte) error {
-	o := archive.SealOptions{Manifest: raw, Layout: layout, Signatures: signatures, ReadBack: p.ReadBack, Done: func(int64) {}}
+	o := archive.SealOptions{Manifest: raw, Layout: layout, Signatures: signatures, Trust: archive.FitTrust(signatures, RoomForSignatures, p.Roots), ReadBack: p.ReadBack, Done: func(int64) {}}
 	if p.ReadBack {
 		task := p.Progress.Start("reading back", layout.Size(), progress.Bytes)
 		defer task.Done()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -105,6 +106,9 @@ type wanted struct {
 	ref       oci.Reference
 	platforms []string
 	reasons   []manifest.Reason
+	// drop leaves behind what is about the image; signers must have signed it.
+	drop    bool
+	signers []*imageSigner
 }
 
 // image is a resolved image with the metadata blobs that came with it.
@@ -112,17 +116,23 @@ type image struct {
 	manifest.Image
 	meta   []manifest.Blob
 	layers []manifest.Blob
-	raw    map[string][]byte
-	repo   *oci.Repository
+	// attached are the configs and layers of what is about the image.
+	attached []manifest.Blob
+	raw      map[string][]byte
+	repo     *oci.Repository
+	// fetched is the size of the manifests of what is about the image.
+	fetched atomic.Int64
 }
 
 // Resolve renders the charts of s, finds their images and asks the registries for the digests
-// of all. Errors: *ChartError, *ValuesError, *ImageError and what they wrap.
+// of all and of what is about them, and proves the signatures that s demands. Errors: *ChartError,
+// *ValuesError, *ImageError, *ReferrerError, *UnsignedImageError and what they wrap;
+// *SignerFileError, *UnmatchedError and *DroppedSignaturesError before any registry was asked.
 func Resolve(ctx context.Context, s *Spec, o Options) (*Resolved, error) {
 	r := &Resolved{
 		Manifest: &manifest.Manifest{
 			MediaType: manifest.MediaType, Format: manifest.Format, Name: s.Name, Version: s.Version,
-			Channel: s.Channel, Created: o.Created, Platforms: s.Platforms,
+			Channel: s.Channel, Created: o.Created, Expires: s.expires, Platforms: s.Platforms,
 		},
 		sources: map[string]source{},
 	}
@@ -137,7 +147,7 @@ func Resolve(ctx context.Context, s *Spec, o Options) (*Resolved, error) {
 		if len(img.Platforms) > 0 {
 			platforms = img.Platforms
 		}
-		want[ref.String()] = &wanted{ref, platforms, []manifest.Reason{{Kind: manifest.ReasonSpec}}}
+		want[ref.String()] = &wanted{ref: ref, platforms: platforms, reasons: []manifest.Reason{{Kind: manifest.ReasonSpec}}}
 	}
 	var chartBlobs []manifest.Blob
 	releases := map[string]int{}
@@ -157,6 +167,9 @@ func Resolve(ctx context.Context, s *Spec, o Options) (*Resolved, error) {
 		}
 		releases[key] = s.Charts[i].line
 	}
+	if err := s.demands(want); err != nil {
+		return nil, err
+	}
 	images, err := resolveImages(ctx, want, o)
 	if err != nil {
 		return nil, err
@@ -165,8 +178,8 @@ func Resolve(ctx context.Context, s *Spec, o Options) (*Resolved, error) {
 	return r, nil
 }
 
-// addBlobs lists every blob once: small ones first (image manifests, configs, charts, values),
-// then the layers in the order of the images, so that the layers of an image lie together, and
+// addBlobs lists every blob once: small ones first (image manifests and those of what is about
+// images, configs, charts, values), then the parts of what is about images, then the layers in the order of the images, so that the layers of an image lie together, and
 // at last those that are going to be encoded, whose sizes are not known yet.
 func (r *Resolved) addBlobs(images []*image, charts []manifest.Blob) {
 	seen := map[string]bool{}
@@ -189,6 +202,11 @@ func (r *Resolved) addBlobs(images []*image, charts []manifest.Blob) {
 			if (b.MediaType == mediaTypeHelmArchive) == last {
 				add(b, r.sources[b.Digest])
 			}
+		}
+	}
+	for _, img := range images {
+		for _, b := range img.attached {
+			add(b, source{img.raw[b.Digest], img.repo})
 		}
 	}
 	for _, encoding := range []string{manifest.EncodingStored, manifest.EncodingZstd} {
@@ -230,6 +248,11 @@ func resolveImages(ctx context.Context, want map[string]*wanted, o Options) ([]*
 		g.Go(func() error {
 			w := want[k]
 			img, err := resolveImage(gctx, w, o.Client)
+			var referrer *ReferrerError
+			var unsigned *UnsignedImageError
+			if errors.As(err, &referrer) || errors.As(err, &unsigned) {
+				return err
+			}
 			if err != nil {
 				return &ImageError{k, w.reasons, err}
 			}
@@ -248,7 +271,26 @@ func resolveImages(ctx context.Context, want map[string]*wanted, o Options) ([]*
 	return images, nil
 }
 
+// resolveImage finds what an image is made of and what is about it.
 func resolveImage(ctx context.Context, w *wanted, client *oci.Client) (*image, error) {
+	img, err := resolveContent(ctx, w, client)
+	if err != nil {
+		return nil, err
+	}
+	if w.drop {
+		img.ReferrersDropped = true
+		return img, nil
+	}
+	if err := img.addReferrers(ctx); err != nil {
+		return nil, err
+	}
+	if len(w.signers) == 0 {
+		return img, nil
+	}
+	return img, img.prove(ctx, w)
+}
+
+func resolveContent(ctx context.Context, w *wanted, client *oci.Client) (*image, error) {
 	repo, err := client.Repository(ctx, w.ref.Registry, w.ref.Repository, false)
 	if err != nil {
 		return nil, err

@@ -1,19 +1,15 @@
 package bundle
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
-	"strings"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/sealift/sealift/internal/oci"
+	"github.com/sealift/sealift/internal/strictyaml"
 	"github.com/sealift/sealift/manifest"
 )
 
@@ -37,7 +33,18 @@ type Spec struct {
 	Platforms  []string    `yaml:"platforms"`
 	Images     []ImageSpec `yaml:"images"`
 	Charts     []ChartSpec `yaml:"charts"`
+	// Expires is a date, to the end of which in UTC sites accept the bundle for the first time, or
+	// a time as RFC 3339 has it; empty for never.
+	Expires string `yaml:"expires"`
+	// Roots is the directory with the vendor's root documents, relative to the spec.
+	Roots string `yaml:"roots"`
+	// Verify says who must have signed which images.
+	Verify []VerifySpec `yaml:"verify"`
+	// Referrers is CarryReferrers, or DropReferrers to leave signatures and the like behind.
+	Referrers string `yaml:"referrers"`
 
+	// expires is Expires as a manifest has it.
+	expires string
 	// dir is where relative paths start: the directory of the spec.
 	dir string
 }
@@ -47,6 +54,10 @@ type ImageSpec struct {
 	Ref string `yaml:"ref"`
 	// Platforms replaces those of the bundle for this image.
 	Platforms []string `yaml:"platforms"`
+	// Verify says who must have signed the image: all of them.
+	Verify SignerSpecs `yaml:"verify"`
+	// Referrers replaces that of the bundle for this image.
+	Referrers string `yaml:"referrers"`
 
 	line int
 }
@@ -67,10 +78,7 @@ type ChartSpec struct {
 }
 
 // Problem is one thing that is wrong with a spec.
-type Problem struct {
-	Line int
-	Text string
-}
+type Problem = strictyaml.Problem
 
 // SpecError lists all that is wrong with a spec.
 type SpecError struct {
@@ -79,23 +87,13 @@ type SpecError struct {
 }
 
 // Error has a line "path:line: text" for each problem.
-func (e *SpecError) Error() string {
-	lines := make([]string, 0, len(e.Problems))
-	for _, p := range e.Problems {
-		if p.Line > 0 {
-			lines = append(lines, fmt.Sprintf("%s:%d: %s", e.Path, p.Line, p.Text))
-		} else {
-			lines = append(lines, fmt.Sprintf("%s: %s", e.Path, p.Text))
-		}
-	}
-	return strings.Join(lines, "\n")
-}
+func (e *SpecError) Error() string { return strictyaml.Format(e.Path, e.Problems) }
 
 // LoadSpec reads the spec at path. Errors are *SpecError, or that of opening the file.
 func LoadSpec(path string) (_ *Spec, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, &SpecError{path, []Problem{{0, "there is no such file"}}}
+		return nil, &SpecError{path, []Problem{{Text: "there is no such file"}}}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading spec: %w", err)
@@ -114,163 +112,61 @@ func LoadSpec(path string) (_ *Spec, err error) {
 }
 
 func parseSpec(raw []byte) (*Spec, []Problem) {
-	if len(raw) > MaxSpecBytes {
-		return nil, []Problem{{0, fmt.Sprintf("more than %d bytes", MaxSpecBytes)}}
-	}
-	dec := yaml.NewDecoder(bytes.NewReader(raw))
-	var doc yaml.Node
-	if err := dec.Decode(&doc); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, []Problem{{0, "is empty"}}
-		}
-		return nil, []Problem{yamlProblem(strings.TrimPrefix(err.Error(), "yaml: "))}
-	}
-	root := doc.Content[0]
-	var more yaml.Node
-	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
-		return nil, []Problem{{more.Line, "holds more than one document"}}
-	}
 	s := &Spec{}
-	if problems := unknownKeys(root, reflect.TypeOf(*s), "", 0); len(problems) > 0 {
+	doc, problems := strictyaml.Decode(raw, MaxSpecBytes, s)
+	if len(problems) > 0 {
 		return nil, problems
 	}
-	if err := root.Decode(s); err != nil {
-		var t *yaml.TypeError
-		if errors.As(err, &t) {
-			var problems []Problem
-			for _, text := range t.Errors {
-				problems = append(problems, yamlProblem(text))
-			}
-			return nil, problems
-		}
-		return nil, []Problem{{0, err.Error()}}
-	}
-	number(root, "images", func(i, line int) { s.Images[i].line = line })
-	number(root, "charts", func(i, line int) { s.Charts[i].line = line })
-	return s, s.complete(root)
-}
-
-// yamlProblem takes the line number out of the library's words.
-func yamlProblem(text string) Problem {
-	p := Problem{0, text}
-	if n, err := fmt.Sscanf(text, "line %d:", &p.Line); n == 1 && err == nil {
-		_, p.Text, _ = strings.Cut(text, ": ")
-	}
-	return p
-}
-
-// number tells the lines on which the items of a list begin.
-func number(root *yaml.Node, key string, set func(i, line int)) {
-	if list := child(root, key); list != nil && list.Kind == yaml.SequenceNode {
-		for i, item := range list.Content {
-			set(i, item.Line)
-		}
-	}
-}
-
-func child(n *yaml.Node, key string) *yaml.Node {
-	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == key {
-			return n.Content[i+1]
-		}
-	}
-	return nil
-}
-
-// unknownKeys compares the keys of n with the fields of t, all the way down.
-func unknownKeys(n *yaml.Node, t reflect.Type, where string, depth int) []Problem {
-	if depth > 16 {
-		return []Problem{{n.Line, "is nested too deeply"}}
-	}
-	switch t.Kind() {
-	case reflect.Slice:
-		var problems []Problem
-		if n.Kind == yaml.SequenceNode {
-			for i, item := range n.Content {
-				problems = append(problems, unknownKeys(item, t.Elem(), fmt.Sprintf("%s[%d]", where, i), depth+1)...)
-			}
-		}
-		return problems
-	case reflect.Struct:
-	default:
-		return nil
-	}
-	if n.Kind == yaml.AliasNode {
-		return []Problem{{n.Line, fmt.Sprintf("%s is an alias; write it out", where)}}
-	}
-	if n.Kind != yaml.MappingNode {
-		if where == "" {
-			where = "the document"
-		}
-		return []Problem{{n.Line, where + " is not a mapping of keys to values"}}
-	}
-	known := map[string]reflect.Type{}
-	var names []string
-	for i := range t.NumField() {
-		if tag := t.Field(i).Tag.Get("yaml"); tag != "" {
-			known[tag] = t.Field(i).Type
-			names = append(names, tag)
-		}
-	}
-	var problems []Problem
-	seen := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		k := n.Content[i]
-		path := strings.TrimPrefix(where+"."+k.Value, ".")
-		if first, twice := seen[k.Value]; twice {
-			problems = append(problems, Problem{k.Line, fmt.Sprintf("%q stands here for the second time, first on line %d", path, first)})
-			continue
-		}
-		seen[k.Value] = k.Line
-		ft, ok := known[k.Value]
-		if !ok {
-			problems = append(problems, Problem{k.Line, fmt.Sprintf("unknown key %q; known here: %s", path, strings.Join(names, ", "))})
-			continue
-		}
-		problems = append(problems, unknownKeys(n.Content[i+1], ft, path, depth+1)...)
-	}
-	return problems
+	doc.Lines("images", func(i, line int) { s.Images[i].line = line })
+	doc.Lines("charts", func(i, line int) { s.Charts[i].line = line })
+	doc.Lines("verify", func(i, line int) { s.Verify[i].line = line })
+	return s, s.complete(doc)
 }
 
 // complete fills in defaults and checks what can be checked without looking elsewhere.
-func (s *Spec) complete(root *yaml.Node) []Problem {
+func (s *Spec) complete(doc *strictyaml.Document) []Problem {
 	var problems []Problem
 	add := func(line int, err error) {
 		if err != nil {
-			problems = append(problems, Problem{line, err.Error()})
+			problems = append(problems, Problem{Line: line, Text: err.Error()})
 		}
-	}
-	at := func(key string) int {
-		if n := child(root, key); n != nil {
-			return n.Line
-		}
-		return root.Line
 	}
 	if s.APIVersion != SpecAPIVersion {
-		add(at("apiVersion"), fmt.Errorf("apiVersion %q, this version reads %q", s.APIVersion, SpecAPIVersion))
+		add(doc.Line("apiVersion"), fmt.Errorf("apiVersion %q, this version reads %q", s.APIVersion, SpecAPIVersion))
 	}
 	if s.Kind != SpecKind {
-		add(at("kind"), fmt.Errorf("kind %q, want %q", s.Kind, SpecKind))
+		add(doc.Line("kind"), fmt.Errorf("kind %q, want %q", s.Kind, SpecKind))
 	}
-	add(at("name"), manifest.CheckName(s.Name))
-	add(at("version"), manifest.CheckVersion(s.Version))
+	add(doc.Line("name"), manifest.CheckName(s.Name))
+	add(doc.Line("version"), manifest.CheckVersion(s.Version))
 	if s.Channel == "" {
 		s.Channel = manifest.DefaultChannel
 	}
 	if err := manifest.CheckName(s.Channel); err != nil {
-		add(at("channel"), fmt.Errorf("channel: %w", err))
+		add(doc.Line("channel"), fmt.Errorf("channel: %w", err))
 	}
 	if len(s.Platforms) == 0 {
 		s.Platforms = []string{DefaultPlatform}
 	}
-	add(at("platforms"), checkPlatforms(s.Platforms))
+	add(doc.Line("platforms"), checkPlatforms(s.Platforms))
+	var err error
+	s.expires, err = expiry(s.Expires)
+	add(doc.Line("expires"), err)
+	add(doc.Line("referrers"), checkReferrers(s.Referrers))
+	for i := range s.Verify {
+		add(s.Verify[i].line, s.Verify[i].check())
+	}
 	if len(s.Images) == 0 && len(s.Charts) == 0 {
-		add(root.Line, errors.New("names neither images nor charts: there is nothing to pack"))
+		add(doc.Line(""), errors.New("names neither images nor charts: there is nothing to pack"))
 	}
 	seen := map[string]int{}
 	for i := range s.Images {
 		img := &s.Images[i]
 		add(img.line, checkPlatforms(img.Platforms))
+		add(img.line, checkReferrers(img.Referrers))
+		for i := range img.Verify {
+			add(img.line, img.Verify[i].check())
+		}
 		if img.Ref == "" {
 			add(img.line, fmt.Errorf("images[%d] has no ref", i))
 			continue
@@ -321,6 +217,14 @@ func (s *Spec) file(path string) string {
 	return filepath.Join(s.dir, filepath.FromSlash(path))
 }
 
+// RootsDir is where the vendor's root documents are, "" where the spec names no place.
+func (s *Spec) RootsDir() string {
+	if s.Roots == "" {
+		return ""
+	}
+	return s.file(s.Roots)
+}
+
 // SampleSpec is what sealift init writes.
 const SampleSpec = `# sealift.yaml: what to pack. Every path is relative to this file.
 apiVersion: sealift/v1
@@ -345,4 +249,25 @@ charts: []
 # Images beyond those that the charts bring.
 images: []
 #  - ref: registry.example.com/shop/tool:1.3
+#    verify: {key: tool.pub}      # besides what is demanded below
+#    referrers: drop              # leave its signatures, attestations and SBOMs behind
+
+# Signatures, attestations and SBOMs travel with the images that they are about.
+# referrers: carry                # or drop
+
+# Who must have signed which images; a * stands for a part of the name without a slash. Packing
+# refuses an image that is not signed so, and the site can check it again.
+# verify:
+#  - match: registry.example.com/shop/*
+#    key: vendor.pub              # in PEM
+#  - match: ghcr.io/example/*
+#    issuer: https://token.actions.githubusercontent.com
+#    subject: https://github.com/example/*/.github/workflows/release.yml@refs/tags/*
+#    trustedRoot: trusted_root.json
+
+# After this day no site takes the bundle that has not taken it before.
+# expires: 2027-12-31
+
+# The vendor's root documents, N.root.json ('sealift root'): they travel with the signatures.
+# roots: ./trust
 `

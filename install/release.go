@@ -12,6 +12,7 @@ import (
 	"github.com/sealift/sealift/internal/oci"
 	"github.com/sealift/sealift/internal/progress"
 	"github.com/sealift/sealift/internal/release"
+	"github.com/sealift/sealift/internal/trust"
 	"github.com/sealift/sealift/manifest"
 	"github.com/sealift/sealift/verify"
 )
@@ -46,6 +47,8 @@ type Release struct {
 	Values    map[string]any
 	// targets maps source references to those in the target registry.
 	targets map[string]string
+	// rule is the one by which the bundle was accepted.
+	rule *trust.Rule
 }
 
 // Releases reads the charts and values of b, whose images have been, or will be, seeded as
@@ -78,7 +81,7 @@ func Releases(b *verify.Bundle, images []SeededImage) ([]*Release, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, &Release{Name: mc.Release, Namespace: mc.Namespace, Chart: c, Values: values, targets: targets})
+		all = append(all, &Release{Name: mc.Release, Namespace: mc.Namespace, Chart: c, Values: values, targets: targets, rule: b.Rule()})
 	}
 	return all, nil
 }
@@ -101,7 +104,38 @@ func (r *Release) PostRender(docs []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.checkLimits(docs); err != nil {
+		return nil, err
+	}
 	return chart.KeepData(docs)
+}
+
+// checkLimits compares rendered objects with what the site's policy allows. Errors are
+// *trust.ViolationError, or about documents that cannot be read.
+func (r *Release) checkLimits(docs []byte) error {
+	if r.rule == nil || r.rule.Limits.Empty() {
+		return nil
+	}
+	l := r.rule.Limits
+	limits := chart.Limits{
+		Namespaces: l.Namespaces, Kinds: l.Kinds, ClusterScoped: l.ClusterScoped, NamespacedKinds: l.NamespacedKinds, PodSecurity: l.PodSecurity,
+	}
+	found, err := limits.Check(docs, r.Namespace, trust.MatchName)
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	e := &trust.ViolationError{Rule: r.rule.Name}
+	for _, v := range found {
+		text := v.Detail
+		if v.Object != "" {
+			text = v.Object + ": " + v.Detail
+		}
+		e.Violations = append(e.Violations, text)
+	}
+	return e
 }
 
 // render returns the objects as they would reach a cluster of kubeVersion.
@@ -160,6 +194,10 @@ func Plan(ctx context.Context, releases []*Release, cluster *release.Cluster) ([
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
+			}
+			var violation *trust.ViolationError
+			if errors.As(err, &violation) {
+				return nil, fmt.Errorf("release %s/%s: %w", r.Namespace, r.Name, violation)
 			}
 			return nil, &PreflightError{fmt.Errorf("release %s/%s: %w", r.Namespace, r.Name, err)}
 		}

@@ -85,6 +85,11 @@ type SeedResult struct {
 	Tags              int           `json:"tags"`
 	TagMoves          []TagMove     `json:"tagMoves"`
 	Images            []SeededImage `json:"images"`
+	// Referrers are the signatures, attestations and SBOMs of the images; their manifests count
+	// among UploadedManifests.
+	Referrers []SeededReferrer `json:"referrers"`
+	// Unverifiable are the images at the site of which their signatures do not hold.
+	Unverifiable []UnverifiableImage `json:"unverifiable"`
 }
 
 // Seeding is one or several bundles compared with a registry: what is to be sent.
@@ -94,8 +99,11 @@ type Seeding struct {
 	roots   []*rootState
 	blobs   map[string]*blobState
 	moves   []TagMove
-	mu      sync.Mutex
-	stats   SeedResult
+	abouts  []*about
+	// keep are configs of tagged referrers, by digest, as far as they have passed in a stream.
+	keep  map[string][]byte
+	mu    sync.Mutex
+	stats SeedResult
 }
 
 // rootState is a root with what the registry said about it.
@@ -128,8 +136,8 @@ type blobState struct {
 var ErrStreams = errors.New("a bundle that comes as a stream is seeded alone")
 
 // Prepare compares the bundles with the registry. It sends nothing. What several of them carry
-// is sent once. Errors: *CollisionError, *PlatformsError, *oci.Error, *verify.ContentError,
-// ErrStreams.
+// is sent once. Errors: *CollisionError, *PlatformsError, *MergeError, *oci.Error,
+// *verify.ContentError, ErrStreams.
 func Prepare(ctx context.Context, bundles []*verify.Bundle, o SeedOptions) (*Seeding, error) {
 	all, err := allRoots(bundles, o)
 	if err != nil {
@@ -143,7 +151,7 @@ func Prepare(ctx context.Context, bundles []*verify.Bundle, o SeedOptions) (*See
 			return nil, err
 		}
 	}
-	s := &Seeding{bundles: bundles, o: o, blobs: map[string]*blobState{}, stats: SeedResult{Registry: o.Target.String(), TagMoves: []TagMove{}, Images: []SeededImage{}}}
+	s := &Seeding{bundles: bundles, o: o, blobs: map[string]*blobState{}, keep: map[string][]byte{}, stats: SeedResult{Registry: o.Target.String(), TagMoves: []TagMove{}, Images: []SeededImage{}}}
 	task := o.Progress.Start("asking the registry", int64(len(all)), progress.Items)
 	defer task.Done()
 	s.roots = make([]*rootState, len(all))
@@ -156,10 +164,16 @@ func Prepare(ctx context.Context, bundles []*verify.Bundle, o SeedOptions) (*See
 	if err != nil {
 		return nil, err
 	}
+	if err := s.askReferrers(ctx); err != nil {
+		return nil, err
+	}
 	for _, r := range s.roots {
 		if err := s.collect(r); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.collectReferrers(); err != nil {
+		return nil, err
 	}
 	if err := s.askBlobs(ctx); err != nil {
 		return nil, err
@@ -252,24 +266,29 @@ func (s *Seeding) collect(r *rootState) error {
 		if err != nil {
 			return fmt.Errorf("image %q: %w", r.source, err)
 		}
-		for _, d := range append([]manifest.Descriptor{img.Config}, img.Layers...) {
-			if r.blobs[d.Digest] {
-				continue
-			}
-			r.blobs[d.Digest] = true
-			r.size += d.Size
-			b := s.blobs[d.Digest]
-			if b == nil {
-				b = &blobState{Descriptor: d, bundle: r.bundle}
-				s.blobs[d.Digest] = b
-			}
-			// Several images in one repository need a blob once.
-			if !slices.ContainsFunc(b.need, func(o *rootState) bool { return o.path == r.path }) {
-				b.need = append(b.need, r)
-			}
-		}
+		s.wants(r, img)
 	}
 	return nil
+}
+
+// wants adds the blobs of img, which r's repository is to hold.
+func (s *Seeding) wants(r *rootState, img *oci.Image) {
+	for _, d := range append([]manifest.Descriptor{img.Config}, img.Layers...) {
+		if r.blobs[d.Digest] {
+			continue
+		}
+		r.blobs[d.Digest] = true
+		r.size += d.Size
+		b := s.blobs[d.Digest]
+		if b == nil {
+			b = &blobState{Descriptor: d, bundle: r.bundle}
+			s.blobs[d.Digest] = b
+		}
+		// Several images in one repository need a blob once.
+		if !slices.ContainsFunc(b.need, func(o *rootState) bool { return o.path == r.path }) {
+			b.need = append(b.need, r)
+		}
+	}
 }
 
 // askBlobs finds out which blobs are there.
@@ -335,6 +354,14 @@ func (s *Seeding) Preview() *SeedResult {
 		}
 		p.Images = append(p.Images, r.seeded(s.o.Target, action))
 	}
+	for _, g := range s.abouts {
+		for _, a := range g.items {
+			if a.needed() {
+				p.UploadedManifests++
+			}
+		}
+	}
+	s.reportReferrers(&p)
 	return &p
 }
 
@@ -346,10 +373,10 @@ func (r *rootState) seeded(t Target, action string) SeededImage {
 	return SeededImage{Source: r.source, Target: r.reference(t), Digest: r.top.Digest, Index: index, Action: action}
 }
 
-// Run sends what is missing: blobs, then manifests with children before parents, and the tags
-// when everything they lead to is there. Errors: *TagsMoveError and *SparseIndexError before
-// anything but the smallest image with a sparse index was sent, *oci.Error,
-// *verify.ContentError.
+// Run sends what is missing: blobs, then manifests with children before parents, then what is about
+// them, and the tags when everything they lead to is there. Errors: *TagsMoveError and
+// *SparseIndexError before anything but the smallest image with a sparse index was sent,
+// *MergeError, *oci.Error, *verify.ContentError.
 func (s *Seeding) Run(ctx context.Context) (*SeedResult, error) {
 	if len(s.moves) > 0 && !s.o.MoveTags {
 		return nil, &TagsMoveError{s.moves}
@@ -375,9 +402,14 @@ func (s *Seeding) Run(ctx context.Context) (*SeedResult, error) {
 	if err := s.send(ctx, s.roots, task); err != nil {
 		return nil, err
 	}
+	// An image that is found by its tag is found with its signatures.
+	if err := s.attach(ctx, s.jobs(), task); err != nil {
+		return nil, err
+	}
 	if err := s.tag(ctx); err != nil {
 		return nil, err
 	}
+	s.reportReferrers(&s.stats)
 	s.stats.TagMoves = append(s.stats.TagMoves, s.moves...)
 	for _, r := range s.roots {
 		action := ActionPresent
@@ -387,6 +419,13 @@ func (s *Seeding) Run(ctx context.Context) (*SeedResult, error) {
 		s.stats.Images = append(s.stats.Images, r.seeded(s.o.Target, action))
 	}
 	return &s.stats, nil
+}
+
+func (s *Seeding) jobs() int {
+	if s.o.Jobs <= 0 {
+		return DefaultJobs
+	}
+	return s.o.Jobs
 }
 
 func (s *Seeding) smallestSparse() *rootState {
@@ -402,10 +441,7 @@ func (s *Seeding) smallestSparse() *rootState {
 
 // send brings the blobs and manifests of some roots into the registry.
 func (s *Seeding) send(ctx context.Context, some []*rootState, task progress.Task) error {
-	jobs := s.o.Jobs
-	if jobs <= 0 {
-		jobs = DefaultJobs
-	}
+	jobs := s.jobs()
 	// Which repositories want a blob now. A root may share it with another root of its
 	// repository, so repositories are compared, not roots.
 	wanted := map[string]map[string]bool{}

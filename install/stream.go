@@ -44,6 +44,10 @@ func (s *Seeding) sendStream(ctx context.Context, task progress.Task) error {
 	var failures []error
 	inARow := 0
 	err := s.bundles[0].Each(ctx, s.o.Progress, func(ctx context.Context, blob manifest.Blob, content io.Reader) error {
+		content, err := s.keeping(blob, content)
+		if err != nil {
+			return err
+		}
 		b := s.blobs[blob.Digest]
 		if b == nil || len(b.need) == 0 || inARow == maxFailures {
 			return nil

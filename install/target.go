@@ -128,6 +128,9 @@ type root struct {
 	// sparse is set where top names children that do not travel.
 	sparse bool
 	index  IndexMode
+	// original is the digest that the reference had at its source; top may be something else.
+	original  string
+	referrers []manifest.Referrer
 }
 
 // reference is what a pod would use: name:tag@digest.
@@ -180,7 +183,8 @@ func roots(m *manifest.Manifest, t Target, mode IndexMode, taken map[string]*roo
 		}
 		r := &root{
 			source: img.Source, path: t.path(ref.Repository), tag: ref.Tag,
-			top: manifest.Descriptor{Digest: img.Digest, MediaType: img.MediaType, Size: img.Size},
+			top:      manifest.Descriptor{Digest: img.Digest, MediaType: img.MediaType, Size: img.Size},
+			original: img.Digest, referrers: img.Referrers,
 		}
 		for _, c := range img.Children {
 			r.children = append(r.children, manifest.Descriptor{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size})

@@ -66,7 +66,7 @@ func (e *BeyondRepairError) Error() string {
 // do, and only then gives it its names. Errors: *NoParityError, *BeyondRepairError, and those of
 // Open and Check, which are about the result.
 func Repair(ctx context.Context, files *Files, policy Policy, o RepairOptions) (_ *Repaired, err error) {
-	if len(policy.Keys) == 0 {
+	if policy.none() {
 		return nil, ErrNoPolicy
 	}
 	r := &repair{files: files, o: o, result: &Repaired{Files: []string{}}}

@@ -44,13 +44,17 @@ func (b *Bundle) IsStream() bool { return b.stream != nil }
 // memory, so that ReadBlob gives it. It does nothing for bundles that are no streams. Errors as
 // those of Check, or ErrPreload.
 func (b *Bundle) Preload(ctx context.Context, report progress.Reporter) error {
+	return b.preload(ctx, report, b.needed())
+}
+
+// preload is Preload as far as the last of the blobs that are needed.
+func (b *Bundle) preload(ctx context.Context, report progress.Reporter, needed map[string]bool) error {
 	if b.stream == nil {
 		return nil
 	}
 	if err := b.begin(report); err != nil {
 		return err
 	}
-	needed := b.needed()
 	for digest := range b.stream.cache {
 		delete(needed, digest)
 	}
@@ -76,7 +80,8 @@ func (b *Bundle) Preload(ctx context.Context, report progress.Reporter) error {
 	return nil
 }
 
-// needed are the digests of the manifests and indexes of images and charts.
+// needed are the digests of the manifests and indexes of images, of what is about them, and of
+// charts.
 func (b *Bundle) needed() map[string]bool {
 	n := map[string]bool{}
 	for i := range b.manifest.Images {
@@ -87,6 +92,9 @@ func (b *Bundle) needed() map[string]bool {
 		}
 		for _, c := range img.Children {
 			n[c.Digest] = true
+		}
+		for _, r := range img.Referrers {
+			n[r.Digest] = true
 		}
 	}
 	for i := range b.manifest.Charts {

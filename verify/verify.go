@@ -19,53 +19,13 @@ import (
 	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/internal/progress"
 	"github.com/sealift/sealift/internal/sigstore"
+	"github.com/sealift/sealift/internal/site"
+	"github.com/sealift/sealift/internal/trust"
 	"github.com/sealift/sealift/manifest"
 )
 
 // DetachedSuffix is added to the name of a bundle file to name a sigstore bundle beside it.
 const DetachedSuffix = archive.DetachedSuffix
-
-// ErrNoPolicy is returned where nobody was named who may sign.
-var ErrNoPolicy = errors.New("no key was named that a signature could be checked with")
-
-// UnsignedError says that a bundle has no signature at all.
-type UnsignedError struct {
-	Path string
-	// Detached is why a signature beside the bundle could not be read, if there is one.
-	Detached error
-}
-
-// Error names the bundle.
-func (e *UnsignedError) Error() string {
-	if e.Detached != nil {
-		return fmt.Sprintf("bundle %q is not signed, and the signature beside it cannot be read: %v", e.Path, e.Detached)
-	}
-	return fmt.Sprintf("bundle %q is not signed", e.Path)
-}
-
-// Unwrap returns the error of reading the signature beside the bundle.
-func (e *UnsignedError) Unwrap() error { return e.Detached }
-
-// UntrustedError says that none of a bundle's signatures is by a key that the policy names.
-type UntrustedError struct {
-	Path string
-	// Keys are the fingerprints of the keys that were tried.
-	Keys []string
-	// Reasons has an error for each signature and key.
-	Reasons []error
-}
-
-// Error names the bundle and counts what was tried.
-func (e *UntrustedError) Error() string {
-	s := fmt.Sprintf("bundle %q: none of its signatures (%d) holds for the trusted key", e.Path, len(e.Reasons)/max(len(e.Keys), 1))
-	for _, k := range e.Keys {
-		s += " sha256:" + k
-	}
-	return s
-}
-
-// Unwrap returns the reasons.
-func (e *UntrustedError) Unwrap() []error { return e.Reasons }
 
 // ContentError says that a file is not what its signed manifest determines.
 type ContentError struct {
@@ -78,26 +38,6 @@ func (e *ContentError) Error() string { return fmt.Sprintf("bundle %q: %v", e.Pa
 
 // Unwrap returns an *archive.DamageError, an *archive.SizeError or a reading error.
 func (e *ContentError) Unwrap() error { return e.Err }
-
-// Policy says who may sign. The zero value trusts nobody.
-type Policy struct {
-	// Keys, one of which must have signed.
-	Keys []sigstore.PublicKey
-}
-
-// Evidence is what was proven about a bundle's origin.
-type Evidence struct {
-	// Manifest is the digest of the signed bytes: the identity of the bundle.
-	Manifest string `json:"manifest"`
-	// Key is the fingerprint of the key that signed: hex SHA-256 of its PKIX DER form.
-	Key string `json:"key"`
-	// Signature is the name of the signature that held, Detached whether it lay beside the file.
-	Signature string `json:"signature"`
-	Detached  bool   `json:"detached"`
-	// Ignored counts the other signatures: by other keys, unreadable, or not looked at any
-	// more.
-	Ignored int `json:"ignored"`
-}
 
 // Files is where a bundle lies.
 type Files = archive.Files
@@ -113,10 +53,25 @@ type Bundle struct {
 	source   archive.Source
 	size     int64
 	manifest *manifest.Manifest
-	evidence Evidence
+	judged   *judged
 	reader   *archive.Reader
 	blobs    map[string]manifest.Blob
 	stream   *stream
+}
+
+// Roots are the root documents that the bundle in files carries, unproven; none where they cannot
+// be read, which Open tells.
+func Roots(files *Files) [][]byte {
+	o, err := open(files)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = o.source.Close() }() // it was only read
+	var all [][]byte
+	for _, t := range o.head.Trust {
+		all = append(all, t.Body)
+	}
+	return all
 }
 
 // Open proves who signed the bundle that lies in files and reads its manifest, and nothing else.
@@ -137,7 +92,7 @@ func Open(ctx context.Context, files *Files, policy Policy) (*Bundle, error) {
 // OpenIncomplete is Open for a bundle of which volumes may be missing, or a part of the file, so
 // that Check can tell all that is wrong with it.
 func OpenIncomplete(ctx context.Context, files *Files, policy Policy) (*Bundle, error) {
-	if len(policy.Keys) == 0 {
+	if policy.none() {
 		return nil, ErrNoPolicy
 	}
 	o, err := open(files)
@@ -155,7 +110,7 @@ func OpenIncomplete(ctx context.Context, files *Files, policy Policy) (*Bundle, 
 // head is read. What follows is read by Preload and Each, or by Check, once. Errors as those of
 // Open.
 func OpenStream(ctx context.Context, name string, r io.Reader, policy Policy) (*Bundle, error) {
-	if len(policy.Keys) == 0 {
+	if policy.none() {
 		return nil, ErrNoPolicy
 	}
 	o, err := read(name, archive.NewStream(r))
@@ -175,13 +130,8 @@ type opened struct {
 	path       string
 	source     archive.Source
 	head       *archive.Head
-	signatures []signature
+	signatures []trust.Material
 	unreadable error
-}
-
-type signature struct {
-	archive.Signature
-	detached bool
 }
 
 func read(path string, src archive.Source) (*opened, error) {
@@ -191,7 +141,7 @@ func read(path string, src archive.Source) (*opened, error) {
 		return nil, &ContentError{path, err}
 	}
 	for _, s := range o.head.Signatures {
-		o.signatures = append(o.signatures, signature{s, false})
+		o.signatures = append(o.signatures, trust.Material{Name: s.Name, Body: s.Body})
 	}
 	return o, nil
 }
@@ -225,7 +175,7 @@ func openFrom(files *Files, src archive.Source) (*opened, error) {
 			// A foreign file beside the bundle must not stop a bundle that carries a good one.
 			o.unreadable = err
 		case body != nil:
-			o.signatures = append(o.signatures, signature{archive.Signature{Name: path, Body: body}, true})
+			o.signatures = append(o.signatures, trust.Material{Name: path, Body: body, Detached: true})
 		}
 	}
 	return o, nil
@@ -233,14 +183,11 @@ func openFrom(files *Files, src archive.Source) (*opened, error) {
 
 // prove checks the signatures and only then looks into the manifest.
 func (o *opened) prove(ctx context.Context, policy Policy) (*Bundle, error) {
-	evidence, err := policy.check(ctx, o.path, o)
+	j, err := o.judge(ctx, policy)
 	if err != nil {
 		return nil, err
 	}
-	m, err := manifest.Parse(o.head.Manifest)
-	if err != nil {
-		return nil, &ContentError{o.path, err}
-	}
+	m := j.manifest
 	layout, err := archive.NewLayout(int64(len(o.head.Manifest)), m.Head, m.Entries)
 	if err != nil {
 		return nil, &ContentError{o.path, err}
@@ -250,7 +197,7 @@ func (o *opened) prove(ctx context.Context, policy Policy) (*Bundle, error) {
 		return nil, &ContentError{o.path, err}
 	}
 	b := &Bundle{
-		path: o.path, source: o.source, size: layout.Size(), manifest: m, evidence: evidence, reader: reader,
+		path: o.path, source: o.source, size: layout.Size(), manifest: m, judged: j, reader: reader,
 		blobs: make(map[string]manifest.Blob, len(m.Blobs)),
 	}
 	for _, blob := range m.Blobs {
@@ -278,34 +225,6 @@ func readDetached(path string) (_ []byte, err error) {
 	return body, nil
 }
 
-// check returns evidence for the first signature that holds for one of the keys.
-func (p Policy) check(ctx context.Context, path string, o *opened) (Evidence, error) {
-	if len(o.signatures) == 0 {
-		return Evidence{}, &UnsignedError{path, o.unreadable}
-	}
-	refused := &UntrustedError{Path: path}
-	for _, k := range p.Keys {
-		refused.Keys = append(refused.Keys, k.Fingerprint)
-	}
-	for _, s := range o.signatures {
-		for _, k := range p.Keys {
-			err := k.Verify(ctx, o.head.Manifest, s.Body)
-			if err == nil {
-				e := Evidence{
-					Manifest: manifest.Digest(o.head.Manifest), Key: k.Fingerprint, Signature: s.Name,
-					Detached: s.detached, Ignored: len(o.signatures) - 1,
-				}
-				if o.unreadable != nil {
-					e.Ignored++
-				}
-				return e, nil
-			}
-			refused.Reasons = append(refused.Reasons, fmt.Errorf("%s: %w", s.Name, err))
-		}
-	}
-	return Evidence{}, refused
-}
-
 // Close closes the file.
 func (b *Bundle) Close() error { return b.source.Close() }
 
@@ -327,7 +246,41 @@ func (b *Bundle) Volumes() int {
 func (b *Bundle) Manifest() *manifest.Manifest { return b.manifest }
 
 // Evidence is what was proven about the bundle's origin.
-func (b *Bundle) Evidence() Evidence { return b.evidence }
+func (b *Bundle) Evidence() Evidence { return b.judged.evidence }
+
+// Rule is the rule of the policy by which the bundle is accepted.
+func (b *Bundle) Rule() *trust.Rule { return b.judged.decision.Rule }
+
+// Roots are the vendors' roots by which the bundle was judged, by name: those that the site knows,
+// and those that came with the bundle, in the order of their versions.
+func (b *Bundle) Roots() map[string][]*trust.SignedRoot { return b.judged.chains }
+
+// Judged is the site's record by which the bundle's age was judged; nil where it did not count.
+func (b *Bundle) Judged() *site.Record {
+	if b.judged.freshness == nil {
+		return nil
+	}
+	return b.judged.freshness.Record
+}
+
+// Judge judges the bundle's age once more, by what the site's record has become, and returns the
+// reasons for which it would be refused, had it not been allowed. Errors are *trust.StaleError.
+func (b *Bundle) Judge(record *site.Record) ([]*trust.StaleError, error) {
+	j := b.judged
+	if j.freshness == nil {
+		return nil, nil
+	}
+	f := *j.freshness
+	f.Record = record
+	verdict, err := j.decision.Judge(j.policy, j.chains, j.manifest, j.evidence.Manifest, f)
+	if err != nil {
+		return nil, err
+	}
+	return verdict.Overridden, nil
+}
+
+// Stale are the reasons for which the bundle would have been refused, had it not been allowed.
+func (b *Bundle) Stale() []*trust.StaleError { return b.judged.stale }
 
 // Blob returns the bytes of a blob, whatever its encoding. They are proven: the last piece is
 // given out only when the whole has the blob's digest. Reading errors are *ContentError.
@@ -506,16 +459,18 @@ func InspectStream(ctx context.Context, name string, r io.Reader, policy Policy)
 
 func (o *opened) inspect(ctx context.Context, policy Policy) (*Unproven, *Evidence, error) {
 	var evidence *Evidence
-	if len(policy.Keys) > 0 {
-		e, err := policy.check(ctx, o.path, o)
+	var m *manifest.Manifest
+	if !policy.none() {
+		j, err := o.judge(ctx, policy)
 		if err != nil {
 			return nil, nil, err
 		}
-		evidence = &e
-	}
-	m, err := manifest.Parse(o.head.Manifest)
-	if err != nil {
-		return nil, nil, &ContentError{o.path, err}
+		evidence, m = &j.evidence, j.manifest
+	} else {
+		var err error
+		if m, err = manifest.Parse(o.head.Manifest); err != nil {
+			return nil, nil, &ContentError{o.path, err}
+		}
 	}
 	layout, err := archive.NewLayout(int64(len(o.head.Manifest)), m.Head, m.Entries)
 	if err != nil {

@@ -145,7 +145,7 @@ func TestOpenAndCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if e := b.Evidence(); e.Manifest != manifest.Digest(raw) || e.Key != k.policy.Keys[0].Fingerprint || e.Ignored != 1 || e.Detached {
+	if e := b.Evidence(); e.Manifest != manifest.Digest(raw) || len(e.Signed) != 1 || e.Signed[0].Key != k.policy.Keys[0].Fingerprint || e.Ignored != 1 || e.Signed[0].Detached {
 		t.Fatalf("evidence %+v", e)
 	}
 	if err := b.Check(context.Background(), progress.Discard); err != nil {
@@ -217,7 +217,7 @@ func TestDetachedSignature(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if !b.Evidence().Detached {
+	if !b.Evidence().Signed[0].Detached {
 		t.Fatal("evidence does not say that the signature is detached")
 	}
 }

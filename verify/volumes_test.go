@@ -283,7 +283,7 @@ func TestDetachedBesideVolumes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if e := b.Evidence(); !e.Detached || e.Ignored != 1 {
+	if e := b.Evidence(); !e.Signed[0].Detached || e.Ignored != 1 {
 		t.Errorf("%+v", e)
 	}
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealift/sealift/internal/trust"
 	"github.com/sealift/sealift/manifest"
 	"github.com/sealift/sealift/verify"
 )
@@ -37,12 +39,8 @@ func isStream(cmd *cobra.Command, args []string) (bool, error) {
 type opening func(context.Context, *verify.Files, verify.Policy) (*verify.Bundle, error)
 
 // openAll proves and opens the bundles that args name, or the stream; done closes them.
-func (a *app) openAll(cmd *cobra.Command, args []string, key string, open opening) (all []*verify.Bundle, done func(*error), err error) {
+func (a *app) openAll(cmd *cobra.Command, args []string, p verify.Policy, open opening) (all []*verify.Bundle, done func(*error), err error) {
 	shrink()
-	p, err := policy(key)
-	if err != nil {
-		return nil, nil, err
-	}
 	done = func(err *error) {
 		for _, b := range all {
 			if e := b.Close(); *err == nil {
@@ -65,6 +63,11 @@ func (a *app) openAll(cmd *cobra.Command, args []string, key string, open openin
 	found, err := verify.Find(args)
 	if err != nil {
 		return nil, nil, err
+	}
+	if len(found) > 1 && p.Site != nil && len(p.Site.Roots()) > 0 {
+		for _, f := range found {
+			p.More = append(p.More, verify.Roots(f)...)
+		}
 	}
 	for _, f := range found {
 		b, err := open(cmd.Context(), f, p)
@@ -97,11 +100,7 @@ func findOne(cmd *cobra.Command, args []string) (*verify.Files, error) {
 }
 
 // open proves and opens the one bundle that args name; done closes it.
-func (a *app) open(cmd *cobra.Command, args []string, key string) (b *verify.Bundle, done func(*error), err error) {
-	p, err := policy(key)
-	if err != nil {
-		return nil, nil, err
-	}
+func (a *app) open(cmd *cobra.Command, args []string, p verify.Policy) (b *verify.Bundle, done func(*error), err error) {
 	f, err := findOne(cmd, args)
 	if err != nil {
 		return nil, nil, err
@@ -117,16 +116,37 @@ func (a *app) open(cmd *cobra.Command, args []string, key string) (b *verify.Bun
 	}, nil
 }
 
-// look reads what the one bundle that args name says about itself, and proves it where there is
-// a key.
-func (a *app) look(cmd *cobra.Command, args []string, key string) (*verify.Unproven, *verify.Evidence, error) {
-	var p verify.Policy
-	if key != "" {
-		var err error
-		if p, err = policy(key); err != nil {
-			return nil, nil, err
+// look reads what the one bundle that args name says about itself, and proves it where somebody is
+// named who may have signed it. Where only the site's policy names them, looking at a bundle that
+// it refuses is no reason to fail; why is said on standard error.
+func (a *app) look(cmd *cobra.Command, args []string, f *trustFlags) (*verify.Unproven, *verify.Evidence, error) {
+	t, err := a.trusting(cmd, f)
+	if err != nil {
+		return nil, nil, err
+	}
+	if t.named {
+		// Looking at what is old or expired is allowed, and said; at what is revoked, too.
+		t.policy.Freshness = &trust.Freshness{Record: t.record, Now: a.env.Now(), AllowDowngrade: true, AllowExpired: true}
+	}
+	u, e, err := a.inspectWith(cmd, args, t.policy)
+	if e != nil {
+		for _, text := range append(slices.Clone(e.Overridden), e.Warnings...) {
+			fmt.Fprintf(a.env.Stderr, "warning: %s\n", printable(text))
 		}
 	}
+	if err == nil || !t.pinned || args[0] == standardInput || !refused(err) {
+		return u, e, err
+	}
+	fmt.Fprintf(a.env.Stderr, "the policy of this site refuses it: %s\n", printable(err.Error()))
+	return a.inspectWith(cmd, args, verify.Policy{})
+}
+
+// refused reports whether a bundle was not accepted for who signed it, or for what it may hold.
+func refused(err error) bool {
+	return is[*verify.UnsignedError](err) || is[*verify.UntrustedError](err) || is[*trust.ViolationError](err) || is[*trust.StaleError](err)
+}
+
+func (a *app) inspectWith(cmd *cobra.Command, args []string, p verify.Policy) (*verify.Unproven, *verify.Evidence, error) {
 	stream, err := isStream(cmd, args)
 	if err != nil {
 		return nil, nil, err

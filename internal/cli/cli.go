@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -33,6 +34,8 @@ type Env struct {
 	Stderr    io.Writer
 	LookupEnv func(string) (string, bool)
 	Now       func() time.Time
+	// Dial opens the connections of the isolated side; nil for the system's way.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Terminal reports whether standard error is a terminal.
 	Terminal bool
 	// ReadPassword asks at the terminal until its context ends; nil where there is none.
@@ -87,6 +90,9 @@ type app struct {
 	output   string
 	progress string
 	verbose  bool
+	noExec   bool
+	// pinned is set where the site's policy counts.
+	pinned bool
 }
 
 // Run executes one command line and returns the exit code.
@@ -168,9 +174,10 @@ Every flag --some-flag can be set by an environment variable SEALIFT_SOME_FLAG, 
 those that overwrite, move or leave out something: for these, setting it is an error.
 
 Exit status: 0 done; 1 failure or wrong usage; 10 not a bundle; 11 unsigned; 12 signature
-not trusted; 13 content does not match, or is not all there; 20 registry; 21 cluster,
-changed back; 22 refused before anything was changed; 23 changing back failed too; 30 disk
-full, or media error; 130 interrupted. An exit status that is not listed means failure.`,
+not trusted; 13 content does not match, or is not all there; 14 older than what the site has
+accepted, expired, or revoked; 20 registry; 21 cluster, changed back; 22 refused before
+anything was changed; 23 changing back failed too; 30 disk full, or media error; 130
+interrupted. An exit status that is not listed means failure.`,
 		// How many letters may differ in a command that was probably meant.
 		SuggestionsMinimumDistance: 2,
 		SilenceErrors:              true,
@@ -188,10 +195,12 @@ full, or media error; 130 interrupted. An exit status that is not listed means f
 	root.PersistentFlags().StringVar(&a.output, "output", "text", "how to print results: text or json")
 	root.PersistentFlags().StringVar(&a.progress, "progress", "auto", "how to show progress on standard error: auto, bar, plain, json or none")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log what libraries do to standard error")
+	root.PersistentFlags().BoolVar(&a.noExec, "no-exec", false, "run no other program: no credential helper, no exec plugin of a kubeconfig, no KMS plugin")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{err, cmd.CommandPath()} })
 	root.AddCommand(
 		a.initCommand(), a.keygenCommand(), a.packCommand(), a.inspectCommand(), a.verifyCommand(),
 		a.listCommand(), a.diffCommand(), a.extractCommand(), a.splitCommand(), a.joinCommand(), a.parityCommand(), a.repairCommand(),
+		a.signCommand(), a.publicKeyCommand(), a.trustCommand(), a.journalCommand(), a.rootCommand(),
 		a.seedCommand(), a.installCommand(), a.serveCommand(), a.versionCommand(),
 	)
 	for _, c := range root.Commands() {
@@ -250,6 +259,17 @@ func onlyFlag(fs *pflag.FlagSet, name string) {
 	f.Annotations[noEnvironment] = []string{"true"}
 }
 
+// setByEnvironment marks flags that a variable has set.
+const setByEnvironment = "sealift_set_by_environment"
+
+// fromVariable is the variable that has set a flag, "" where the command line has.
+func fromVariable(cmd *cobra.Command, flag string) string {
+	if f := cmd.Flags().Lookup(flag); f != nil && f.Annotations[setByEnvironment] != nil {
+		return environmentName(flag)
+	}
+	return ""
+}
+
 func environmentName(flag string) string {
 	return "SEALIFT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
@@ -275,6 +295,10 @@ func (a *app) fromEnvironment(fs *pflag.FlagSet) error {
 		if err := fs.Set(f.Name, v); err != nil && first == nil {
 			first = fmt.Errorf("%s: %w", environmentName(f.Name), err)
 		}
+		if f.Annotations == nil {
+			f.Annotations = map[string][]string{}
+		}
+		f.Annotations[setByEnvironment] = []string{"true"}
 	})
 	return first
 }

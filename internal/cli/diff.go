@@ -24,8 +24,8 @@ type looked struct {
 }
 
 // lookAt reads what the one bundle that args name says about itself.
-func (a *app) lookAt(cmd *cobra.Command, args []string, key string) (*looked, error) {
-	u, e, err := a.look(cmd, args, key)
+func (a *app) lookAt(cmd *cobra.Command, args []string, f *trustFlags) (*looked, error) {
+	u, e, err := a.look(cmd, args, f)
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +33,7 @@ func (a *app) lookAt(cmd *cobra.Command, args []string, key string) (*looked, er
 }
 
 func (a *app) diffCommand() *cobra.Command {
-	var key string
+	var t trustFlags
 	c := &cobra.Command{
 		Use:   "diff OLD NEW",
 		Short: "Show what changes between two bundles",
@@ -41,21 +41,21 @@ func (a *app) diffCommand() *cobra.Command {
 what comes in. Images are matched by repository and tag, then by repository alone where
 there is only one candidate; charts by their release. The payload is not read.
 
-Without --key nothing of it is proven, and it is said so; with --key the signatures of both
-are checked first.`,
+Without --key, and without a policy of the site, nothing of it is proven, and it is said so;
+else the signatures of both are checked first.`,
 		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.diff(cmd, args[0], args[1], key) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.diff(cmd, args[0], args[1], &t) },
 	}
-	c.Flags().StringVar(&key, "key", "", "public key to check both signatures with")
+	t.add(c)
 	return c
 }
 
-func (a *app) diff(cmd *cobra.Command, oldPath, newPath, key string) error {
-	old, err := a.lookAt(cmd, []string{oldPath}, key)
+func (a *app) diff(cmd *cobra.Command, oldPath, newPath string, f *trustFlags) error {
+	old, err := a.lookAt(cmd, []string{oldPath}, f)
 	if err != nil {
 		return err
 	}
-	now, err := a.lookAt(cmd, []string{newPath}, key)
+	now, err := a.lookAt(cmd, []string{newPath}, f)
 	if err != nil {
 		return err
 	}
@@ -109,14 +109,26 @@ func writeTitles(w io.Writer, old, now *looked, d *manifest.Difference) {
 	}
 	fmt.Fprintf(w, "  digest     %s\n", arrow(old.Digest, now.Digest))
 	fmt.Fprintf(w, "  created    %s\n", arrow(d.Old.Created, d.New.Created))
+	if d.Old.Expires != d.New.Expires {
+		fmt.Fprintf(w, "  expires    %s\n", arrow(d.Old.Expires, d.New.Expires))
+	}
 	fmt.Fprintf(w, "  channel    %s\n", arrow(d.Old.Channel, d.New.Channel))
 	fmt.Fprintf(w, "  platforms  %s\n", arrowList(d.Old.Platforms, d.New.Platforms))
-	if old.Proven {
-		fmt.Fprintf(w, "  signed by  key sha256:%s\n", arrow(old.Evidence.Key, now.Evidence.Key))
+	if old.Proven && now.Proven {
+		fmt.Fprintf(w, "  signed by  %s\n", arrow(signers(old.Evidence), signers(now.Evidence)))
 		return
 	}
 	fmt.Fprintf(w, "  signed by  not checked (%s); give --key to prove what is shown here\n",
 		arrow(count(old.Signatures, "signature"), count(now.Signatures, "signature")))
+}
+
+// signers are all who have signed, for people.
+func signers(e *verify.Evidence) string {
+	var all []string
+	for i := range e.Signed {
+		all = append(all, e.Signed[i].Signer())
+	}
+	return strings.Join(all, ", ")
 }
 
 // writeCounts writes the headline of a part.
@@ -161,6 +173,9 @@ func writeImageChange(w io.Writer, c *manifest.ImageChange) {
 		fmt.Fprintf(w, "           platforms %s\n", arrowList(c.Old.Platforms, c.New.Platforms))
 	} else if slices.Contains(c.Changes, manifest.ChangedContent) {
 		fmt.Fprintln(w, "           other images of the same index travel")
+	}
+	if slices.Contains(c.Changes, manifest.ChangedReferrers) {
+		fmt.Fprintf(w, "           signatures and the like: %d -> %d\n", len(c.Old.Referrers), len(c.New.Referrers))
 	}
 }
 

@@ -98,7 +98,7 @@ func describe(w io.Writer, c *cobra.Command) {
 // there are, and no others.
 func TestExitCodesAreDocumented(t *testing.T) {
 	want := []int{
-		ExitOK, ExitFailure, ExitNotBundle, ExitUnsigned, ExitUntrusted, ExitContent, ExitRegistry,
+		ExitOK, ExitFailure, ExitNotBundle, ExitUnsigned, ExitUntrusted, ExitContent, ExitStale, ExitRegistry,
 		ExitCluster, ExitPreflight, ExitHeld, ExitDisk, ExitInterrupted,
 	}
 	raw, err := os.ReadFile(filepath.Join("..", "..", "docs", "exit-codes.md"))

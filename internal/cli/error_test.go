@@ -15,6 +15,8 @@ import (
 	"github.com/sealift/sealift/internal/parity"
 	"github.com/sealift/sealift/internal/release"
 	"github.com/sealift/sealift/internal/sigstore"
+	"github.com/sealift/sealift/internal/site"
+	"github.com/sealift/sealift/internal/trust"
 	"github.com/sealift/sealift/manifest"
 	"github.com/sealift/sealift/verify"
 )
@@ -37,7 +39,30 @@ func TestErrors(t *testing.T) {
 		"untrusted":            {&verify.UntrustedError{Path: "b", Reasons: []error{sigstore.ErrSignature}}, ExitUntrusted, "do not use it"},
 		"damaged":              {&verify.ContentError{Path: "b", Err: &archive.DamageError{}}, ExitContent, "copy the bundle again"},
 		"cut":                  {&verify.ContentError{Path: "b", Err: &archive.SizeError{}}, ExitContent, "copy the bundle again"},
-		"not canonical":        {&verify.ContentError{Path: "b", Err: manifest.ErrNotCanonical}, ExitContent, "copy the bundle again"},
+		"not canonical":        {&verify.ContentError{Path: "b", Err: manifest.ErrNotCanonical}, ExitContent, "no other copy helps"},
+		"no rule":              {&verify.UntrustedError{Demand: &trust.RuleError{}}, ExitUntrusted, "trust show"},
+		"group":                {&verify.UntrustedError{Demand: &trust.GroupError{}}, ExitUntrusted, "sealift sign"},
+		"stranger to policy":   {&verify.UntrustedError{}, ExitUntrusted, "changed its keys"},
+		"violation":            {&trust.ViolationError{}, ExitUntrusted, "trust update"},
+		"forbidden":            {&ForbiddenError{Flag: "key"}, ExitUntrusted, "leave it out"},
+		"tampered":             {&site.TamperedError{}, ExitUntrusted, "journal verify --head"},
+		"older":                {&trust.StaleError{Kind: trust.Older}, ExitStale, "--allow-downgrade"},
+		"changed":              {&trust.StaleError{Kind: trust.Changed}, ExitStale, "by another way"},
+		"expired":              {&trust.StaleError{Kind: trust.Expired}, ExitStale, "--allow-expired"},
+		"revoked":              {&trust.StaleError{Kind: trust.IsRevoked}, ExitStale, "the version that replaces it"},
+		"meanwhile":            {&install.MeanwhileError{}, ExitStale, "run this again"},
+		"root back":            {&trust.RootError{Err: trust.ErrRootBack}, ExitStale, "a newer root already"},
+		"root gap":             {&trust.RootError{Err: trust.ErrRootGap}, ExitUntrusted, "versions in between"},
+		"root signatures":      {&trust.RootError{Err: trust.ErrRootSignatures}, ExitUntrusted, "root show OLD NEW"},
+		"equivocation":         {&trust.EquivocationError{}, ExitUntrusted, "ALARM"},
+		"record busy":          {&site.BusyError{}, ExitFailure, "wait for the other sealift"},
+		"no state":             {errNoState, ExitFailure, "--state"},
+		"slot full":            {fmt.Errorf("x: %w", archive.ErrSlotFull), ExitFailure, "--detached"},
+		"foreign host":         {&oci.Error{Err: &ForeignHostError{Host: "h"}}, ExitRegistry, "--allow-host h"},
+		"helper":               {&oci.Error{Err: &oci.HelperError{}}, ExitRegistry, "--no-exec"},
+		"plugin":               {&sigstore.KMSError{Err: sigstore.ErrNoPlugin}, ExitFailure, "sigstore-kms-NAME"},
+		"unsigned image":       {&bundle.UnsignedImageError{}, ExitUntrusted, "do not pack it"},
+		"referrer":             {&bundle.ReferrerError{Err: oci.ErrUnsupported}, ExitRegistry, "referrers: drop"},
 		"medium":               {&verify.ContentError{Path: "b", Err: syscall.EIO}, ExitDisk, "another drive"},
 		"volume missing":       {&verify.ContentError{Path: "b", Err: volumes(archive.VolumeMissing)}, ExitContent, "other directories"},
 		"volume damaged":       {&verify.ContentError{Path: "b", Err: volumes(archive.VolumeDamaged)}, ExitContent, "carry only these"},

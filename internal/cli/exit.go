@@ -11,6 +11,8 @@ import (
 	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/internal/oci"
 	"github.com/sealift/sealift/internal/release"
+	"github.com/sealift/sealift/internal/site"
+	"github.com/sealift/sealift/internal/trust"
 	"github.com/sealift/sealift/manifest"
 	"github.com/sealift/sealift/verify"
 )
@@ -25,10 +27,13 @@ const (
 	ExitNotBundle = 10
 	// ExitUnsigned: the bundle has no signature.
 	ExitUnsigned = 11
-	// ExitUntrusted: no signature of the bundle is by a trusted key.
+	// ExitUntrusted: the signatures are not those that are demanded, the policy does not allow
+	// what is in the bundle, or the site's record is not what was written there.
 	ExitUntrusted = 12
 	// ExitContent: the file is not what its signed manifest determines.
 	ExitContent = 13
+	// ExitStale: a bundle is older than what the site has accepted, has expired, or was revoked.
+	ExitStale = 14
 	// ExitRegistry: a registry could not be reached, or refused.
 	ExitRegistry = 20
 	// ExitCluster: the cluster could not be reached, or an install failed and what it had
@@ -71,12 +76,17 @@ func exitCode(ctx context.Context, err error) int {
 		return ExitNotBundle
 	case is[*verify.UnsignedError](err):
 		return ExitUnsigned
-	case is[*verify.UntrustedError](err):
+	case is[*verify.UntrustedError](err), is[*trust.ViolationError](err), is[*ForbiddenError](err), is[*UnexpectedError](err),
+		is[*site.TamperedError](err), is[*headError](err), is[*trust.EquivocationError](err), is[*verify.ImageSignatureError](err), is[*bundle.UnsignedImageError](err):
+		return ExitUntrusted
+	case is[*trust.StaleError](err), is[*install.MeanwhileError](err), errors.Is(err, trust.ErrRootBack), is[*trust.RootExpiredError](err):
+		return ExitStale
+	case is[*trust.RootError](err):
 		return ExitUntrusted
 	case is[*verify.ContentError](err), is[*bundle.FileError](err), is[*verify.BeyondRepairError](err), is[*verify.NoParityError](err):
 		return ExitContent
 	case is[*oci.Error](err), is[*install.SparseIndexError](err), is[*install.TagsMoveError](err),
-		is[*install.CollisionError](err), is[*install.PlatformsError](err), is[*install.StreamError](err):
+		is[*bundle.ReferrerError](err), is[*install.MergeError](err), is[*install.CollisionError](err), is[*install.PlatformsError](err), is[*install.StreamError](err):
 		return ExitRegistry
 	case is[*release.UnreachableError](err), is[*release.KubeconfigError](err), is[*release.PendingError](err),
 		is[*release.FailedError](err), is[*release.NoRevisionError](err), is[*release.BusyError](err),

@@ -15,7 +15,8 @@ import (
 )
 
 func (a *app) extractCommand() *cobra.Command {
-	var key, dir string
+	var t trustFlags
+	var dir string
 	var jobs int
 	c := &cobra.Command{
 		Use:   "extract BUNDLE...",
@@ -31,19 +32,23 @@ empty, through a directory .partial in it.
 
 ` + placesHelp,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.extract(cmd, args, key, dir, jobs) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.extract(cmd, args, &t, dir, jobs) },
 	}
 	c.Flags().StringVarP(&dir, "out", "o", "", "directory to write to, made if need be; one that is there must be empty (default: NAME-VERSION)")
-	c.Flags().StringVar(&key, "key", "", "public key of the vendor")
+	t.addUse(c)
 	c.Flags().IntVar(&jobs, "jobs", install.DefaultJobs, "blobs to copy at the same time")
 	return c
 }
 
-func (a *app) extract(cmd *cobra.Command, args []string, key, dir string, jobs int) (err error) {
+func (a *app) extract(cmd *cobra.Command, args []string, f *trustFlags, dir string, jobs int) (err error) {
 	if jobs < 1 || jobs > 64 {
 		return &usageError{fmt.Errorf("--jobs %d is not from 1 to 64", jobs), cmd.CommandPath()}
 	}
-	b, done, err := a.open(cmd, args, key)
+	t, err := a.trusting(cmd, f)
+	if err != nil {
+		return err
+	}
+	b, done, err := a.open(cmd, args, t.policy)
 	if err != nil {
 		return err
 	}
@@ -53,6 +58,9 @@ func (a *app) extract(cmd *cobra.Command, args []string, key, dir string, jobs i
 		// Both are made of letters, digits, dots, dashes and pluses, and the name begins with a
 		// letter or a digit.
 		dir = m.Name + "-" + m.Version
+	}
+	if err := a.keepReason(cmd.Context(), t, "extract", []*verify.Bundle{b}); err != nil {
+		return err
 	}
 	res, err := install.Extract(cmd.Context(), b, install.ExtractOptions{Dir: dir, Jobs: jobs, Progress: a.reporter()})
 	if err != nil {
@@ -68,7 +76,7 @@ func (a *app) extract(cmd *cobra.Command, args []string, key, dir string, jobs i
 	return a.print(result, func(w io.Writer) {
 		fmt.Fprintf(w, "extracted %s %s to %s\n", m.Name, m.Version, res.Directory)
 		fmt.Fprintf(w, "  digest     %s\n", result.Evidence.Manifest)
-		fmt.Fprintf(w, "  signed by  key sha256:%s%s\n", result.Evidence.Key, beside(result.Evidence))
+		writeEvidence(w, &result.Evidence)
 		fmt.Fprintf(w, "  content    %s, %s, %s (%s)\n", count(len(m.Images), "image"), count(len(m.Charts), "chart"), count(res.Blobs, "blob"), archive.FormatBytes(res.Bytes))
 		for _, c := range res.Charts {
 			fmt.Fprintf(w, "  chart      %s\n", c.Path)

@@ -21,6 +21,8 @@ import (
 	"github.com/sealift/sealift/internal/parity"
 	"github.com/sealift/sealift/internal/release"
 	"github.com/sealift/sealift/internal/sigstore"
+	"github.com/sealift/sealift/internal/site"
+	"github.com/sealift/sealift/internal/trust"
 	"github.com/sealift/sealift/manifest"
 	"github.com/sealift/sealift/verify"
 )
@@ -41,7 +43,7 @@ func hint(err error) string {
 
 func firstHint(err error) string {
 	for _, h := range []func(error) string{
-		hintUsage, hintFiles, hintMedia, hintInstall, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster, hintMissing,
+		hintUsage, hintSign, hintFiles, hintMedia, hintInstall, hintSite, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster, hintMissing,
 	} {
 		if s := h(err); s != "" {
 			return s
@@ -118,21 +120,106 @@ func hintInstall(err error) string {
 
 func hintTrust(err error) string {
 	var unsigned *verify.UnsignedError
+	var untrusted *verify.UntrustedError
 	switch {
 	case errors.Is(err, verify.ErrNoPolicy):
-		return "name the vendor's public key with --key, as you got it from the vendor by another way than this bundle"
+		return "name the vendor's public key with --key, as you got it from the vendor by another way than this bundle; or pin a policy for good with 'sealift trust init'"
+	case is[*trust.RuleError](err):
+		return "'sealift trust show' prints the rules: exactly one has to be for bundles of this name; 'sealift trust update' replaces the policy"
+	case is[*trust.GroupError](err):
+		return "ask those who are missing to sign it with 'sealift sign', if it is what they stand for; on media that cannot be written with --detached"
 	case errors.As(err, &unsigned):
 		return fmt.Sprintf("ask the vendor for a signed bundle, or for its signature as %q beside it", filepath.Base(unsigned.Path)+verify.DetachedSuffix)
-	case is[*verify.UntrustedError](err):
+	case errors.As(err, &untrusted) && len(untrusted.Keys) == 0:
+		return "'sealift trust show' says whom this site knows; if the vendor has changed its keys, this site needs its new root or key, or a bundle that is signed anew; else do not use it"
+	case untrusted != nil:
 		return "compare the key with the vendor's by another way; if it is the right one, the bundle is not the vendor's: do not use it"
+	case errors.Is(err, manifest.ErrNotCanonical), errors.Is(err, manifest.ErrInvalid):
+		return "it was signed like this, so that no other copy helps: tell the vendor, and do not use it"
 	case errors.Is(err, manifest.ErrUnknownFormat):
-		return "a newer version of sealift may have written it"
+		return "a newer version of sealift may have written it; or it is something else that somebody has signed"
 	case errors.Is(err, archive.ErrNotBundle):
 		return "bundles are made by 'sealift pack' and called NAME-VERSION.tar.zst; was this file cut or joined?"
 	case is[*archive.SizeError](err), is[*archive.DamageError](err), is[*verify.ContentError](err), is[*bundle.FileError](err):
 		return "copy the bundle again and compare; if the original is damaged too, it was changed after it was signed"
 	}
 	return ""
+}
+
+// hintSign is about signing, where what a file or a medium does not allow has another way out.
+func hintSign(err error) string {
+	var kms *sigstore.KMSError
+	switch {
+	case errors.Is(err, archive.ErrSlotFull), is[*signingError](err) && anyOf(err, os.ErrPermission, syscall.EROFS):
+		return "add --detached: the signature is written beside the bundle then, or with -o DIR to another directory, which is named beside the bundle from then on"
+	case is[*attachError](err):
+		return "make it with 'cosign sign-blob --new-bundle-format --bundle FILE sealift.json', over the bytes that 'sealift inspect --manifest' prints"
+	case errors.As(err, &kms) && errors.Is(err, sigstore.ErrNoPlugin):
+		return "put the plugin, a program called sigstore-kms-NAME for a key NAME://…, on the PATH"
+	case is[*execError](err):
+		return "run this without --no-exec, or use a key in a file"
+	}
+	return ""
+}
+
+// hintSite is about what the site trusts and remembers.
+func hintSite(err error) string {
+	var stale *trust.StaleError
+	switch {
+	case errors.As(err, &stale):
+		return hintStale(stale)
+	case is[*site.TamperedError](err), is[*headError](err):
+		return "somebody has changed the record of this site: find out who; 'sealift journal verify --head DIGEST' compares it with a digest that was kept elsewhere, and a backup of the state directory brings it back"
+	case is[*install.MeanwhileError](err):
+		return "run this again: it is judged by what this site trusts now"
+	case is[*noJournalError](err):
+		return "if this site has accepted anything, its record is elsewhere: name it with --state"
+	case is[*unknownError](err):
+		return "'sealift trust show' lists what there is"
+	case is[*site.BusyError](err):
+		return "wait for the other sealift to end, then run this again"
+	case is[*trust.PolicyError](err):
+		return "'sealift trust check FILE' reads a policy without pinning it; docs/trust.md explains every key"
+	case is[*trust.ViolationError](err):
+		return "if the site wants this, change the rule and pin the policy with 'sealift trust update'; else ask the vendor"
+	case is[*ForbiddenError](err):
+		return "leave it out: the policy of this site says who may sign ('sealift trust show')"
+	case is[*UnexpectedError](err):
+		return "do not use it: get it again, and the digest by another way"
+	case errors.Is(err, errPinned):
+		return "'sealift trust show' prints it, 'sealift trust update' replaces it"
+	case errors.Is(err, errNotPinned):
+		return "'sealift trust init' pins one"
+	case is[*missingRootError](err):
+		return "name the vendor's N.root.json with --root, or beside the policy"
+	case is[*trust.EquivocationError](err):
+		return "ALARM: the vendor's root keys have signed two different documents of one version; ask the vendor by another way before you use anything of theirs"
+	case errors.Is(err, trust.ErrRootGap):
+		return "get the versions in between from the vendor and name all of them"
+	case errors.Is(err, trust.ErrRootSignatures):
+		return "enough root keys of the version before, and of this one, have to sign it: 'sealift root show OLD NEW' says who has"
+	case errors.Is(err, trust.ErrRootBack):
+		return "the site has a newer root already; an older one never replaces it"
+	case is[*trust.RootError](err):
+		return "it is not as a root that follows has to be: tell the vendor; this site keeps the one that it has"
+	case errors.Is(err, errNoState):
+		return "name a directory with --state; it has to stay, since it holds what this site has accepted"
+	}
+	return ""
+}
+
+func hintStale(e *trust.StaleError) string {
+	switch e.Kind {
+	case trust.Older:
+		return "get the newest bundle from the vendor; if an older one is really wanted, --allow-downgrade --reason TEXT uses it, and the journal keeps why"
+	case trust.Changed:
+		return "a published version never changes: ask the vendor by another way which of the two is theirs; only if it is this one, --allow-downgrade --reason TEXT uses it"
+	case trust.Expired:
+		return "get a newer bundle from the vendor; if this one is needed, --allow-expired --reason TEXT uses it; if the clock floor of this site is wrong, 'sealift trust clock'"
+	case trust.TooOld:
+		return "get a newer bundle from the vendor; the rule is in the policy of the site ('sealift trust show'); for its age alone --allow-expired --reason TEXT uses this one"
+	}
+	return "do not use it: get the version that replaces it"
 }
 
 func hintRegistry(err error) string {
@@ -145,10 +232,16 @@ func hintRegistry(err error) string {
 		unknown  x509.UnknownAuthorityError
 		record   tls.RecordHeaderError
 		regErr   *oci.Error
+		foreign  *ForeignHostError
+		helper   *oci.HelperError
 	)
 	switch {
 	case errors.As(err, &sparse):
 		return "choose what stands for it: --index derived (an index of only what travels, signed for by the vendor; upstream signatures of the original index do not hold for it) or --index platform (the image of the only platform)"
+	case is[*bundle.ReferrerError](err) && anyOf(err, oci.ErrUnsupported, bundle.ErrReferrerSubject, bundle.ErrReferrerLimit):
+		return "if sites can do without what is about this image, say referrers: drop under it in the spec; the manifest records that"
+	case is[*install.MergeError](err):
+		return "what the site's registry has under that tag is not what cosign puts there: rename or remove it, if nobody needs it"
 	case is[*install.PlatformsError](err):
 		return "use --index derived"
 	case is[*install.TagsMoveError](err):
@@ -159,6 +252,10 @@ func hintRegistry(err error) string {
 		return "build and push the image again with a current client: OCI, and Docker's schema 2, are supported"
 	case errors.As(err, &platform):
 		return "pack only platforms that the image has: platforms: of the spec, or of this image under images:"
+	case errors.As(err, &foreign):
+		return fmt.Sprintf("if %s belongs to this site, as a token server or the registry's storage does, add --allow-host %s", foreign.Host, foreign.Host)
+	case errors.As(err, &helper):
+		return "run this without --no-exec, or put the credentials themselves into the file with 'podman login' or 'docker login'"
 	case !errors.As(err, &regErr):
 		return "" // a cluster has names and certificates too
 	case errors.As(err, &certErr), errors.As(err, &unknown):
@@ -190,6 +287,14 @@ func hintSpec(err error) string {
 	switch {
 	case errors.As(err, &missing):
 		return "run 'helm dependency update' on the chart"
+	case is[*bundle.UnsignedImageError](err):
+		return "do not pack it before you know why: compare the key or identity under verify: with the image's publisher by another way"
+	case is[*bundle.UnmatchedError](err):
+		return "correct the pattern, or remove it: a demand that protects nothing looks like one that does"
+	case is[*bundle.DroppedSignaturesError](err):
+		return "remove verify: or referrers: drop, which contradict each other for this image"
+	case is[*bundle.SignerFileError](err):
+		return "paths in a spec are relative to the spec's directory"
 	case is[*bundle.SpecError](err):
 		return "'sealift init' writes a commented spec to start from, or to compare with"
 	case is[*bundle.ValuesError](err), is[*bundle.ChartError](err) && errors.Is(err, os.ErrNotExist):
@@ -199,7 +304,7 @@ func hintSpec(err error) string {
 	case is[*bundle.ThereError](err):
 		return "write to another directory with -o, or replace it with --overwrite; parity files are replaced by removing them first"
 	case errors.Is(err, bundle.ErrExists):
-		return "a published version never changes: raise version: in the spec, or replace the file with --overwrite"
+		return "a published version never changes: raise version: in the spec, or replace the file with --overwrite; 'sealift sign' adds a signature to it"
 	case errors.Is(err, archive.ErrBusy):
 		return "wait for the other pack to end, or write to another place with -o"
 	}
@@ -226,6 +331,8 @@ func hintCluster(err error) string {
 		lease   *release.LeaseError
 	)
 	switch {
+	case is[*release.ExecError](err):
+		return "run this without --no-exec, or use a kubeconfig with a token or a client certificate"
 	case release.IsForbidden(err) && !is[*release.LeaseError](err):
 		return "the account of the kubeconfig lacks a right; docs/operate.md lists those that an install needs"
 	case is[*release.BusyError](err):

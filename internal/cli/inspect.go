@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -13,26 +14,26 @@ import (
 )
 
 func (a *app) inspectCommand() *cobra.Command {
-	var key string
+	var t trustFlags
 	var raw bool
 	c := &cobra.Command{
 		Use:   "inspect BUNDLE...",
 		Short: "Show what is inside, without reading the payload",
-		Long: `Show what a bundle says about itself. Without --key nothing of it is proven, and it is
-said so; with --key the signature is checked first. The payload is not read: use
+		Long: `Show what a bundle says about itself. Without --key, and without a policy of the site,
+nothing of it is proven, and it is said so; else the signature is checked first. The payload is not read: use
 'sealift verify' for that.
 
 ` + placesHelp + `
 Of a bundle in volumes the first one suffices. ` + streamHelp,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.inspect(cmd, args, key, raw) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.inspect(cmd, args, &t, raw) },
 	}
-	c.Flags().StringVar(&key, "key", "", "public key to check the signature with")
+	t.add(c)
 	c.Flags().BoolVar(&raw, "manifest", false, "print the exact bytes of the manifest, which are what is signed")
 	return c
 }
 
-func (a *app) inspect(cmd *cobra.Command, args []string, key string, raw bool) error {
+func (a *app) inspect(cmd *cobra.Command, args []string, f *trustFlags, raw bool) error {
 	info := struct {
 		File       string             `json:"file"`
 		Digest     string             `json:"digest"`
@@ -42,7 +43,7 @@ func (a *app) inspect(cmd *cobra.Command, args []string, key string, raw bool) e
 		Evidence   *verify.Evidence   `json:"evidence,omitempty"`
 		Manifest   *manifest.Manifest `json:"manifest"`
 	}{}
-	u, evidence, err := a.look(cmd, args, key)
+	u, evidence, err := a.look(cmd, args, f)
 	if err != nil {
 		return err
 	}
@@ -57,13 +58,16 @@ func (a *app) inspect(cmd *cobra.Command, args []string, key string, raw bool) e
 	return a.print(info, func(w io.Writer) {
 		m := u.Manifest
 		fmt.Fprintf(w, "bundle     %s %s (%s), created %s\n", m.Name, m.Version, m.Channel, m.Created)
+		if m.Expires != "" {
+			fmt.Fprintf(w, "expires    %s\n", m.Expires)
+		}
 		fmt.Fprintf(w, "digest     %s\n", u.Digest)
 		fmt.Fprintf(w, "size       %s in %s\n", archive.FormatBytes(u.Size), count(len(m.Blobs), "blob"))
 		fmt.Fprintf(w, "platforms  %s\n", strings.Join(m.Platforms, ", "))
 		if info.Proven {
-			fmt.Fprintf(w, "signed by  key sha256:%s\n", info.Evidence.Key)
+			fmt.Fprintf(w, "signed by  %s\n", signers(info.Evidence))
 		} else {
-			fmt.Fprintf(w, "signed by  not checked (%s); give --key to prove what is shown here\n", count(u.Signatures, "signature"))
+			fmt.Fprintf(w, "signed by  %s\n", a.unproven(u.Signatures, "shown"))
 		}
 		for i := range m.Charts {
 			ch := &m.Charts[i]
@@ -82,6 +86,15 @@ func printImage(w io.Writer, img *manifest.Image) {
 	if img.Derived != nil {
 		fmt.Fprintf(w, "  only these platforms travel; index of only them: %s\n", img.Derived.Digest)
 	}
+	for _, s := range img.SignedBy {
+		fmt.Fprintf(w, "  must be signed by %s\n", verify.DescribeSigner(s))
+	}
+	if n := len(img.Referrers); n > 0 {
+		fmt.Fprintf(w, "  with %s about it (signatures and the like)\n", count(n, "artifact"))
+	}
+	if img.ReferrersDropped {
+		fmt.Fprintln(w, "  without its signatures and the like: the vendor left them behind")
+	}
 	for _, r := range img.Reasons {
 		if r.Kind == manifest.ReasonSpec {
 			fmt.Fprintln(w, "  because the spec names it")
@@ -92,7 +105,8 @@ func printImage(w io.Writer, img *manifest.Image) {
 }
 
 func (a *app) verifyCommand() *cobra.Command {
-	var key string
+	var t trustFlags
+	var images bool
 	c := &cobra.Command{
 		Use:   "verify BUNDLE...",
 		Short: "Prove who signed a bundle, and every byte of it",
@@ -106,9 +120,10 @@ Of a bundle in volumes every one that is missing, short, damaged, in another's p
 another bundle is named, and nothing else has to be carried again.
 ` + streamHelp + ` It is read once.`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd, args, key) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd, args, &t, images) },
 	}
-	c.Flags().StringVar(&key, "key", "", "public key of the vendor")
+	t.addUse(c)
+	c.Flags().BoolVar(&images, "images", false, "check again the signatures of the images that were demanded when they were packed")
 	return c
 }
 
@@ -121,22 +136,32 @@ type verified struct {
 	Volumes  int             `json:"volumes,omitempty"`
 	Entries  int             `json:"entries"`
 	Evidence verify.Evidence `json:"evidence"`
-	bundle   *manifest.Manifest
+	// Images is empty unless it was asked for.
+	Images []verify.ImageCheck `json:"images,omitempty"`
+	bundle *manifest.Manifest
 }
 
-func (a *app) verify(cmd *cobra.Command, args []string, key string) (err error) {
-	bundles, done, err := a.openAll(cmd, args, key, verify.OpenIncomplete)
+func (a *app) verify(cmd *cobra.Command, args []string, f *trustFlags, images bool) (err error) {
+	t, err := a.trusting(cmd, f)
+	if err != nil {
+		return err
+	}
+	bundles, done, err := a.openAll(cmd, args, t.policy, verify.OpenIncomplete)
 	if err != nil {
 		return err
 	}
 	defer done(&err)
+	if err := a.keepReason(cmd.Context(), t, "verify", bundles); err != nil {
+		return err
+	}
 	var results []verified
 	for _, b := range bundles {
-		if err := b.Check(cmd.Context(), a.reporter()); err != nil {
+		checks, err := a.prove(cmd.Context(), b, images)
+		if err != nil {
 			return err
 		}
 		m := b.Manifest()
-		results = append(results, verified{b.Path(), m.Name, m.Version, m.Channel, b.Size(), b.Volumes(), len(m.Entries), b.Evidence(), m})
+		results = append(results, verified{b.Path(), m.Name, m.Version, m.Channel, b.Size(), b.Volumes(), len(m.Entries), b.Evidence(), checks, m})
 	}
 	return a.printEach(results, func(w io.Writer, v verified) {
 		in := ""
@@ -147,14 +172,53 @@ func (a *app) verify(cmd *cobra.Command, args []string, key string) (err error) 
 		fmt.Fprintf(w, "%s: every byte is as signed\n", v.File)
 		fmt.Fprintf(w, "  bundle     %s %s (%s), %s%s\n", m.Name, m.Version, m.Channel, archive.FormatBytes(v.Size), in)
 		fmt.Fprintf(w, "  digest     %s\n", v.Evidence.Manifest)
-		fmt.Fprintf(w, "  signed by  key sha256:%s%s\n", v.Evidence.Key, beside(v.Evidence))
+		writeEvidence(w, &v.Evidence)
 		fmt.Fprintf(w, "  content    %s, %s, %s\n", count(len(m.Images), "image"), count(len(m.Charts), "chart"), count(len(m.Blobs), "blob"))
+		for i := range v.Images {
+			writeImageCheck(w, &v.Images[i])
+		}
 	})
 }
 
-func beside(e verify.Evidence) string {
-	if e.Detached {
-		return ", in " + e.Signature
+// prove reads all of a bundle and, if that is wanted, checks the signatures of its images.
+func (a *app) prove(ctx context.Context, b *verify.Bundle, images bool) ([]verify.ImageCheck, error) {
+	if !images {
+		return nil, b.Check(ctx, a.reporter())
 	}
-	return ""
+	checks, err := b.CheckImages(ctx, a.reporter())
+	if err != nil {
+		return nil, err
+	}
+	if b.IsStream() {
+		// The part that the signatures lie in has passed.
+		return checks, b.Each(ctx, a.reporter(), func(context.Context, manifest.Blob, io.Reader) error { return nil })
+	}
+	return checks, b.Check(ctx, a.reporter())
+}
+
+func writeImageCheck(w io.Writer, c *verify.ImageCheck) {
+	fmt.Fprintf(w, "  image      %s\n             %s\n", c.Source, c.Digest)
+	for i := range c.Signers {
+		s := &c.Signers[i]
+		who := "key sha256:" + s.Fingerprint
+		if s.Fingerprint == "" {
+			who = s.Signer + " by " + s.SignerIssuer
+		}
+		fmt.Fprintf(w, "             signed by %s\n", who)
+	}
+	switch {
+	case len(c.Signers) > 0:
+	case c.Dropped:
+		fmt.Fprintln(w, "             its signatures did not travel: the vendor left them behind")
+	default:
+		fmt.Fprintf(w, "             the vendor demanded no signature; %s\n", about(c.Referrers))
+	}
+}
+
+// about says how many artifacts about an image travel.
+func about(referrers int) string {
+	if referrers == 0 {
+		return "nothing about it travels"
+	}
+	return count(referrers, "artifact") + " about it travel"
 }

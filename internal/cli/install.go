@@ -13,6 +13,7 @@ import (
 
 	"github.com/sealift/sealift/install"
 	"github.com/sealift/sealift/internal/release"
+	"github.com/sealift/sealift/internal/site"
 	"github.com/sealift/sealift/verify"
 )
 
@@ -74,7 +75,7 @@ func (a *app) connect(f installFlags) (*release.Cluster, error) {
 	if path == "" && f.dryRun {
 		return nil, nil
 	}
-	return release.Connect(release.ClusterOptions{Kubeconfig: path, Context: f.context, Log: a.logger(), Timeout: f.timeout})
+	return release.Connect(release.ClusterOptions{Kubeconfig: path, Context: f.context, Log: a.logger(), Timeout: f.timeout, NoExec: a.noExec, Dial: a.env.Dial})
 }
 
 type installResult struct {
@@ -85,6 +86,7 @@ type installResult struct {
 	Seed     *install.SeedResult   `json:"seed"`
 	Plan     []install.ReleasePlan `json:"plan,omitempty"`
 	Releases []install.Installed   `json:"releases,omitempty"`
+	Journal  *site.Head            `json:"journal,omitempty"`
 }
 
 func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err error) {
@@ -96,11 +98,20 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 	if err != nil {
 		return err
 	}
-	b, done, err := a.open(cmd, args, f.key)
+	t, err := a.trusting(cmd, &f.trust)
+	if err != nil {
+		return err
+	}
+	b, done, err := a.open(cmd, args, t.policy)
 	if err != nil {
 		return err
 	}
 	defer done(&err)
+	a.warn([]*verify.Bundle{b})
+	accept, err := a.acceptOptions(t, "install", o.Target.String())
+	if err != nil && !f.dryRun {
+		return err
+	}
 	// A bundle without charts needs no cluster.
 	var cluster *release.Cluster
 	if len(b.Manifest().Charts) > 0 {
@@ -127,12 +138,20 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 		r.Seed, r.Plan = preview, plan
 		return a.print(r, func(w io.Writer) { writePlan(w, r, cluster != nil) })
 	}
+	if err := install.Prepared(ctx, []*verify.Bundle{b}, accept); err != nil {
+		return err
+	}
 	if r.Seed, err = s.Run(ctx); err != nil {
 		return err
 	}
 	if r.Releases, err = install.Apply(ctx, releases, install.ApplyOptions{Cluster: cluster, Timeout: f.timeout, Progress: report}); err != nil {
 		return err
 	}
+	head, err := install.Accept(ctx, []*verify.Bundle{b}, accept)
+	if err != nil {
+		return fmt.Errorf("all was done, but could not be recorded: %w", err)
+	}
+	r.Journal = &head
 	return a.print(r, func(w io.Writer) {
 		fmt.Fprintf(w, "installed %s %s from %s\n", r.Bundle, r.Version, r.Seed.Registry)
 		writeSeeded(w, r.Seed, false)
@@ -143,6 +162,7 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 			}
 			fmt.Fprintf(w, "  %-7s  release %s/%s, revision %d%s\n", i.Action, i.Namespace, i.Release, i.Revision, from)
 		}
+		writeHead(w, r.Journal)
 	})
 }
 

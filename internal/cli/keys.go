@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealift/sealift/internal/sigstore"
-	"github.com/sealift/sealift/verify"
 )
 
 var (
@@ -47,28 +46,23 @@ func (a *app) password(ctx context.Context, isNew bool) ([]byte, error) {
 	return first, nil
 }
 
-func readKey(path string) (_ []byte, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading key: %w", err)
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	raw, err := io.ReadAll(io.LimitReader(f, sigstore.MaxKeyBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading key %q: %w", path, err)
-	}
-	return raw, nil
-}
-
-// signer loads the private key at path.
+// signer loads a private key: from a file, or NAME://… from the plugin that holds it.
 func (a *app) signer(ctx context.Context, path string) (*sigstore.Signer, error) {
-	raw, err := readKey(path)
+	if sigstore.IsKMS(path) {
+		if a.noExec {
+			return nil, &execError{path}
+		}
+		return sigstore.LoadKMSSigner(ctx, path)
+	}
+	raw, err := readBounded("key", path, sigstore.MaxKeyBytes)
 	if err != nil {
 		return nil, err
 	}
-	password, err := a.password(ctx, false)
-	if err != nil {
-		return nil, err
+	var password []byte
+	if sigstore.NeedsPassword(raw) {
+		if password, err = a.password(ctx, false); err != nil {
+			return nil, err
+		}
 	}
 	shrink()
 	s, err := sigstore.LoadSigner(raw, password)
@@ -76,22 +70,6 @@ func (a *app) signer(ctx context.Context, path string) (*sigstore.Signer, error)
 		return nil, fmt.Errorf("key %q: %w", path, err)
 	}
 	return s, nil
-}
-
-// policy is the short form of a policy: one public key.
-func policy(keyPath string) (verify.Policy, error) {
-	if keyPath == "" {
-		return verify.Policy{}, verify.ErrNoPolicy
-	}
-	raw, err := readKey(keyPath)
-	if err != nil {
-		return verify.Policy{}, err
-	}
-	key, err := sigstore.ParsePublicKey(raw)
-	if err != nil {
-		return verify.Policy{}, fmt.Errorf("key %q: %w", keyPath, err)
-	}
-	return verify.Policy{Keys: []sigstore.PublicKey{key}}, nil
 }
 
 func (a *app) keygenCommand() *cobra.Command {

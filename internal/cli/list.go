@@ -11,7 +11,7 @@ import (
 )
 
 type listFlags struct {
-	key            string
+	trust          trustFlags
 	images, charts bool
 }
 
@@ -25,15 +25,15 @@ where it is no blob), its size in bytes, its encoding and its media type. With -
 references of the images with their digests instead, with --charts those of the charts.
 The payload is not read.
 
-Without --key nothing of it is proven, and standard error says so; with --key the signature
-is checked first.
+Without --key, and without a policy of the site, nothing of it is proven, and standard error
+says so; else the signature is checked first.
 
 ` + placesHelp + `
 Of a bundle in volumes the first one suffices. ` + streamHelp,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.list(cmd, args, f) },
 	}
-	c.Flags().StringVar(&f.key, "key", "", "public key to check the signature with")
+	f.trust.add(c)
 	c.Flags().BoolVar(&f.images, "images", false, "list the images: REPOSITORY:TAG@DIGEST")
 	c.Flags().BoolVar(&f.charts, "charts", false, "list the charts: charts/NAME:VERSION@DIGEST")
 	return c
@@ -128,7 +128,7 @@ func listCharts(m *manifest.Manifest) []listedChart {
 }
 
 func (a *app) list(cmd *cobra.Command, args []string, f listFlags) error {
-	l, err := a.lookAt(cmd, args, f.key)
+	l, err := a.lookAt(cmd, args, &f.trust)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (a *app) list(cmd *cobra.Command, args []string, f listFlags) error {
 	}
 	if !l.Proven {
 		// Not among the lines, which scripts read.
-		fmt.Fprintf(a.env.Stderr, "not checked (%s); give --key to prove what is listed here\n", count(l.Signatures, "signature"))
+		fmt.Fprintln(a.env.Stderr, a.unproven(l.Signatures, "listed"))
 	}
 	return a.print(result, func(w io.Writer) {
 		for _, e := range result.Entries {

@@ -8,17 +8,18 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/spf13/cobra"
 
 	"github.com/sealift/sealift/bundle"
 	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/internal/oci"
 	"github.com/sealift/sealift/internal/sigstore"
+	"github.com/sealift/sealift/internal/trust"
 	"github.com/sealift/sealift/manifest"
 )
 
@@ -67,7 +68,7 @@ func (a *app) init(dir string) error {
 }
 
 type packFlags struct {
-	spec, output, key            string
+	spec, output, key, roots     string
 	unsigned, overwrite, restart bool
 	jobs                         int
 	plainHTTP                    []string
@@ -96,7 +97,8 @@ With SOURCE_DATE_EPOCH set, the same content gives the same bytes, signatures as
 	}
 	c.Flags().StringVarP(&f.spec, "file", "f", "sealift.yaml", "the spec")
 	c.Flags().StringVarP(&f.output, "out", "o", ".", "directory to write to (made if need be), or a file ending in .zst")
-	c.Flags().StringVar(&f.key, "key", "", "private key to sign with (password: COSIGN_PASSWORD)")
+	c.Flags().StringVar(&f.key, "key", "", "private key to sign with (password: COSIGN_PASSWORD), or NAME://… for one that a KMS plugin holds")
+	c.Flags().StringVar(&f.roots, "roots", "", "directory with the vendor's root documents, N.root.json, which travel in the bundle (default: roots: of the spec)")
 	c.Flags().BoolVar(&f.unsigned, "unsigned", false, "do not sign; no site accepts the bundle until it is signed")
 	c.Flags().BoolVar(&f.overwrite, "overwrite", false, "replace a bundle that is there")
 	c.Flags().BoolVar(&f.restart, "restart", false, "throw away what an interrupted pack of something else left")
@@ -145,6 +147,14 @@ func (a *app) pack(cmd *cobra.Command, f packFlags) error {
 	if cut.medium != nil {
 		opts.Output, opts.Beside = cut.medium.Dir, cut.medium.Beside()
 	}
+	if f.roots == "" {
+		f.roots = spec.RootsDir()
+	}
+	if f.roots != "" {
+		if opts.Roots, err = readRoots(f.roots); err != nil {
+			return err
+		}
+	}
 	var signer *sigstore.Signer
 	if f.key != "" {
 		if signer, err = a.signer(ctx, f.key); err != nil {
@@ -161,7 +171,7 @@ func (a *app) pack(cmd *cobra.Command, f packFlags) error {
 		}
 	}
 	client := oci.NewClient(oci.Options{
-		Side: "source registry", Keychain: authn.DefaultKeychain, PlainHTTP: f.plainHTTP,
+		Side: "source registry", Keychain: oci.Keychain(a.noExec), PlainHTTP: f.plainHTTP,
 		Transport: oci.NewTransport(http.ProxyFromEnvironment), UserAgent: a.userAgent(),
 	})
 	resolved, err := bundle.Resolve(ctx, spec, bundle.Options{Client: client, Created: created, Progress: opts.Progress})
@@ -202,6 +212,7 @@ func (a *app) printPacked(f packFlags, res *bundle.Result, m *manifest.Manifest,
 	if signer != nil {
 		result.Key = signer.PublicKey().Fingerprint
 	}
+	a.warnPacked(f, m, signer)
 	if f.unsigned {
 		fmt.Fprintf(a.env.Stderr, "warning: %s is not signed: no site accepts it\n", res.Path)
 	}
@@ -221,6 +232,25 @@ func (a *app) printPacked(f packFlags, res *bundle.Result, m *manifest.Manifest,
 		}
 		writeFiles(w, res, extras)
 	})
+}
+
+// warnPacked says what would make sites refuse a bundle that is otherwise as it should be.
+func (a *app) warnPacked(f packFlags, m *manifest.Manifest, signer *sigstore.Signer) {
+	if ends, err := time.Parse(time.RFC3339, m.Expires); m.Expires != "" && err == nil && !ends.After(a.env.Now()) {
+		fmt.Fprintf(a.env.Stderr, "warning: it expired on %s: no site accepts it\n", m.Expires)
+	}
+	if f.roots == "" || signer == nil {
+		return
+	}
+	roots, err := readRoots(f.roots)
+	if err != nil {
+		return // it was read before, and what it is now is nobody's business here
+	}
+	last, err := trust.ParseRootFile(roots[len(roots)-1].Body)
+	id := signer.PublicKey().Fingerprint
+	if err == nil && !slices.Contains(last.Root.Release.Keys, id) {
+		fmt.Fprintf(a.env.Stderr, "warning: version %d of the root %s does not name key sha256:%s: sites that go by it need another signature\n", last.Root.Version, last.Root.Name, id)
+	}
 }
 
 func count(n int, what string) string {

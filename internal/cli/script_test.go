@@ -56,7 +56,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": cmdCode, "registry": cmdRegistry, "image": cmdImage, "fault": cmdFault, "writes": cmdWrites,
 			"flip": cmdFlip, "truncate": cmdTruncate, "append": cmdAppend, "samebutsigned": cmdSame, "absent": cmdAbsent,
-			"smalldisk": cmdSmallDisk, "interrupt": cmdInterrupt, "digest": cmdDigest, "envsubst": cmdEnvSubst, "debianregistry": cmdDebianRegistry, "helmpull": cmdHelmPull, "firstword": cmdFirstWord, "digestof": cmdDigestOf, "hasall": cmdHasAll, "served": cmdServed, "untagged": cmdUntagged,
+			"smalldisk": cmdSmallDisk, "interrupt": cmdInterrupt, "digest": cmdDigest, "envsubst": cmdEnvSubst, "debianregistry": cmdDebianRegistry, "helmpull": cmdHelmPull, "firstword": cmdFirstWord, "digestof": cmdDigestOf, "hasall": cmdHasAll, "inlinekeys": cmdInlineKeys, "kms": cmdKMS, "served": cmdServed, "untagged": cmdUntagged,
+			"imagekey": cmdImageKey, "signimage": cmdSignImage, "attach": cmdAttach, "signed": cmdSigned,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -67,7 +68,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("COSIGN_PASSWORD", "secret")
 			e.Setenv("HOME", e.WorkDir)
+			// As root the default is the machine's own.
+			e.Setenv("SEALIFT_STATE", filepath.Join(e.WorkDir, ".state"))
 			e.Setenv("SOURCE_DATE_EPOCH", "1767323045")
+			// The mode of the cryptography that the tests are run with is that of the program.
+			e.Setenv("GODEBUG", os.Getenv("GODEBUG"))
 			e.Setenv("CHECKER", mustAbs("../../testdata/checker/sealift_check.py"))
 			return nil
 		},

@@ -279,7 +279,8 @@ func (a *app) parityCommand() *cobra.Command {
 }
 
 func (a *app) repairCommand() *cobra.Command {
-	var key, out string
+	var t trustFlags
+	var out string
 	var inPlace bool
 	c := &cobra.Command{
 		Use:   "repair BUNDLE...",
@@ -292,23 +293,23 @@ of a volume the last one named counts. Nothing that is there is changed, unless 
 ` + placesHelp + `
 Parity files are found in the same directories.`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.repair(cmd, args, key, out, inPlace) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.repair(cmd, args, &t, out, inPlace) },
 	}
-	c.Flags().StringVar(&key, "key", "", "public key of the vendor")
+	t.add(c)
 	c.Flags().StringVarP(&out, "out", "o", "", "directory to write to what was restored, made if need be")
 	c.Flags().BoolVar(&inPlace, "in-place", false, "write over what is damaged, in the files themselves")
 	onlyFlag(c.Flags(), "in-place")
 	return c
 }
 
-func (a *app) repair(cmd *cobra.Command, args []string, key, out string, inPlace bool) error {
+func (a *app) repair(cmd *cobra.Command, args []string, f *trustFlags, out string, inPlace bool) error {
 	if out == "" && !inPlace {
 		return &usageError{errors.New("neither --out nor --in-place is named"), cmd.CommandPath()}
 	}
 	if out != "" && inPlace {
 		return &usageError{errors.New("--out and --in-place exclude each other"), cmd.CommandPath()}
 	}
-	p, err := policy(key)
+	t, err := a.trusting(cmd, f)
 	if err != nil {
 		return err
 	}
@@ -316,7 +317,7 @@ func (a *app) repair(cmd *cobra.Command, args []string, key, out string, inPlace
 	if err != nil {
 		return err
 	}
-	res, err := verify.Repair(cmd.Context(), files, p, verify.RepairOptions{Dir: out, Progress: a.reporter()})
+	res, err := verify.Repair(cmd.Context(), files, t.policy, verify.RepairOptions{Dir: out, Progress: a.reporter()})
 	if err != nil {
 		return err
 	}
@@ -327,7 +328,7 @@ func (a *app) repair(cmd *cobra.Command, args []string, key, out string, inPlace
 			fmt.Fprintf(w, "%s: restored %s, every byte is as signed\n", files.Name, archive.FormatBytes(res.Restored))
 		}
 		fmt.Fprintf(w, "  digest     %s\n", res.Evidence.Manifest)
-		fmt.Fprintf(w, "  signed by  key sha256:%s%s\n", res.Evidence.Key, beside(res.Evidence))
+		writeEvidence(w, &res.Evidence)
 		for _, f := range res.Files {
 			fmt.Fprintf(w, "  wrote      %s\n", f)
 		}

@@ -1,0 +1,178 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/sealift/sealift/internal/cli"
+)
+
+// dialed is an environment in which every connection of the isolated side is written down, and
+// leads to the one server that there is.
+type dialed struct {
+	mu        sync.Mutex
+	addresses []string
+	to        string
+}
+
+func (d *dialed) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d.mu.Lock()
+	d.addresses = append(d.addresses, address)
+	d.mu.Unlock()
+	return (&net.Dialer{}).DialContext(ctx, network, d.to)
+}
+
+// run runs one command line in dir.
+func (d *dialed) run(t *testing.T, dir string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	return runIn(t, dir, d.dial, args...)
+}
+
+// runIn runs one command line, whose record is in dir, with a dialer.
+func runIn(t *testing.T, dir string, dial func(context.Context, string, string) (net.Conn, error), args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	env := cli.Env{
+		Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Now: time.Now, Dial: dial,
+		LookupEnv: func(key string) (string, bool) {
+			v, ok := map[string]string{"COSIGN_PASSWORD": "", "SEALIFT_STATE": filepath.Join(dir, "state")}[key]
+			return v, ok
+		},
+	}
+	code = cli.Run(t.Context(), args, env)
+	return code, out.String(), errs.String()
+}
+
+// TestSeedDialsOnlyTheRegistry: names that are made up lead nowhere, so that whatever is looked up
+// or dialed but the registry fails.
+func TestSeedDialsOnlyTheRegistry(t *testing.T) {
+	site := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer site.Close()
+	dir := t.TempDir()
+	d := &dialed{to: site.Listener.Addr().String()}
+	bundle := packOne(t, dir)
+	key := filepath.Join(dir, "cosign.pub")
+	for _, args := range [][]string{
+		{"verify", "--key", key, bundle},
+		{"inspect", bundle},
+		{"seed", "--key", key, "--registry", "registry.site.invalid:5000/apps", "--plain-http", "registry.site.invalid:5000", bundle},
+	} {
+		if code, _, stderr := d.run(t, dir, args...); code != 0 {
+			t.Fatalf("%v: exit code %d: %s", args, code, stderr)
+		}
+		if args[0] != "seed" && len(d.addresses) > 0 {
+			t.Fatalf("%v dials %v", args, d.addresses)
+		}
+	}
+	slices.Sort(d.addresses)
+	if got := slices.Compact(d.addresses); len(got) != 1 || got[0] != "registry.site.invalid:5000" {
+		t.Fatalf("dialed %v", got)
+	}
+}
+
+// TestSeedGoesNowhereElse: a registry that sends its clients to other hosts is not followed there,
+// unless the host is named.
+func TestSeedGoesNowhereElse(t *testing.T) {
+	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" {
+			fmt.Fprint(w, `{"token":"t"}`)
+			return
+		}
+		if r.Header.Get("Authorization") == "" {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="http://tokens.elsewhere.invalid:5000/token",service="site"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	defer site.Close()
+	dir := t.TempDir()
+	d := &dialed{to: site.Listener.Addr().String()}
+	bundle := packOne(t, dir)
+	args := []string{
+		"seed", "--key", filepath.Join(dir, "cosign.pub"), "--registry", "registry.site.invalid:5000", bundle,
+		"--plain-http", "registry.site.invalid:5000", "--plain-http", "tokens.elsewhere.invalid:5000",
+	}
+	code, _, stderr := d.run(t, dir, args...)
+	if code != cli.ExitRegistry || !strings.Contains(stderr, `sends us to "tokens.elsewhere.invalid"`) || !strings.Contains(stderr, "--allow-host tokens.elsewhere.invalid") {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	if slices.Contains(d.addresses, "tokens.elsewhere.invalid:5000") {
+		t.Fatalf("dialed %v", d.addresses)
+	}
+	if code, _, stderr := d.run(t, dir, append(args, "--allow-host", "tokens.elsewhere.invalid")...); code != 0 {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+}
+
+// packOne packs a bundle of one image into dir, with a key of its own.
+func packOne(t *testing.T, dir string) string {
+	t.Helper()
+	spec := writeSpec(t, dir, serveImages(t))
+	d := &dialed{}
+	prefix := filepath.Join(dir, "cosign")
+	for _, args := range [][]string{
+		{"keygen", "--output-prefix", prefix},
+		{"pack", "-f", spec, "-o", dir, "--key", prefix + ".key"},
+	} {
+		if code, _, stderr := d.run(t, dir, args...); code != 0 {
+			t.Fatalf("%v: exit code %d: %s", args, code, stderr)
+		}
+	}
+	return filepath.Join(dir, "shop-1.0.0.tar.zst")
+}
+
+// writeSpec writes a spec of one image of a registry.
+func writeSpec(t *testing.T, dir, host string) string {
+	t.Helper()
+	spec := filepath.Join(dir, "sealift.yaml")
+	write(t, spec, fmt.Appendf(nil, "apiVersion: sealift/v1\nkind: Bundle\nname: shop\nversion: 1.0.0\nimages: [{ref: %s/shop/app:1}]\n", host))
+	return spec
+}
+
+// serveImages starts a vendor's registry with the image shop/app:1.
+func serveImages(t *testing.T) string {
+	t.Helper()
+	vendor := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(vendor.Close)
+	host := vendor.Listener.Addr().String()
+	ref, err := name.ParseReference(host + "/shop/app:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := random.Image(1000, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.OS, config.Architecture = "linux", "amd64"
+	if image, err = mutate.ConfigFile(image, config); err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, image); err != nil {
+		t.Fatal(err)
+	}
+	return host
+}
