@@ -253,21 +253,39 @@ func (j *journey) noWayOut(t *testing.T) {
 	}
 }
 
+// verify pins a policy, which counts for everything that follows.
 func (j *journey) verify(t *testing.T) {
+	key, err := os.ReadFile(filepath.Join(j.site.dir, "cosign.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := fmt.Sprintf(`mediaType: application/vnd.sealift.policy.v1+yaml
+signers:
+  vendor: {key: %q}
+rules:
+  - name: demo
+    bundles: [demo, first, twins]
+    groups: [{name: vendor, threshold: 1, signers: [vendor]}]
+    limits: {namespaces: [demo, first, twins], podSecurity: baseline, clusterScoped: false}
+`, key)
+	if err := os.WriteFile(filepath.Join(j.site.dir, "trust.yaml"), []byte(policy), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	j.site.sealift(t, exitDone, "trust", "init", "trust.yaml")
 	for _, b := range bundles {
-		j.site.sealift(t, exitDone, "verify", b.name+"-"+b.version+".tar.zst", "--key", "cosign.pub")
+		j.site.sealift(t, exitDone, "verify", b.name+"-"+b.version+".tar.zst")
 	}
 }
 
 // seedArgs are the arguments to seed a bundle into the site's registry.
 func seedArgs(bundle string, more ...string) []string {
-	return append([]string{"seed", bundle + ".tar.zst", "--registry", siteRegistry, "--key", "cosign.pub"}, more...)
+	return append([]string{"seed", bundle + ".tar.zst", "--registry", siteRegistry}, more...)
 }
 
 // installArgs are the arguments to install a bundle in the site's cluster.
 func (j *journey) installArgs(bundle string, more ...string) []string {
 	return append([]string{
-		"install", bundle + ".tar.zst", "--registry", siteRegistry, "--key", "cosign.pub",
+		"install", bundle + ".tar.zst", "--registry", siteRegistry,
 		"--kubeconfig", j.site.kubeconfig(), "--index", "derived",
 	}, more...)
 }

@@ -77,8 +77,8 @@ func newSite(t *testing.T) *site {
 	}))
 	t.Cleanup(proxy.Close)
 	s.env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "COSIGN_PASSWORD=pw",
-		"TUF_ROOT=" + s.path("tuf"), "DOCKER_CONFIG=" + s.path("docker"), "SOURCE_DATE_EPOCH=1767323045",
+		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "COSIGN_PASSWORD=pw", "SEALIFT_STATE=" + filepath.Join(dir, "state"),
+		"SEALIFT_STATE=" + s.path("state"), "TUF_ROOT=" + s.path("tuf"), "DOCKER_CONFIG=" + s.path("docker"), "SOURCE_DATE_EPOCH=1767323045",
 		"HTTP_PROXY=" + proxy.URL, "HTTPS_PROXY=" + proxy.URL, "NO_PROXY=127.0.0.1,localhost",
 	}
 	s.write("trusted_root.json", []byte(trustedRoot))
