@@ -50,10 +50,10 @@ case ${KUBECONFIG:-} in
 *) KUBECONFIG=$PWD/$KUBECONFIG ;;
 esac
 
-# No docker login and no ~/.kube/config of the user takes part.
+# No docker login, no ~/.kube/config of the user and no record of this machine takes part.
 sealift() { HOME=$work/home DOCKER_CONFIG=$work/home "$SEALIFT" "$@"; }
 check() { "$work/bin/check" -platform "$platform" "$1"; }
-export SEALIFT_PROGRESS=none COSIGN_PASSWORD=demo
+export SEALIFT_PROGRESS=none COSIGN_PASSWORD=demo SEALIFT_STATE=$work/state
 
 say() { printf '\n# %s\n' "$*"; }
 show() { printf '$ %s\n' "$*"; }
@@ -159,6 +159,10 @@ run sealift pack -f vendor/sealift.yaml --unsigned -o stick/unsigned.tar.zst
 sealift keygen --output-prefix vendor/stranger >/dev/null
 run sealift pack -f vendor/sealift.yaml --key vendor/stranger.key -o stick/forged.tar.zst
 
+say "And an old one, which the site must not go back to."
+sed 's/^version: 1.0.0/version: 0.9.0/' vendor/sealift.yaml >vendor/old.yaml
+run sealift pack -f vendor/old.yaml --key vendor/cosign.key -o stick/old.tar.zst
+
 for image in app:1.0.0 migrate:1.0.0; do
 	check "$vendor/demo/$image"
 done >vendor.txt
@@ -169,29 +173,36 @@ vendor_pid=''
 
 # --- the site's side -----------------------------------------------------------------------------
 
-say "The site's side. Who signed it, and is every byte as signed?"
-run sealift verify stick/shop-1.0.0.tar.zst --key site/vendor.pub
-refused 13 sealift verify stick/changed.tar.zst --key site/vendor.pub
-refused 11 sealift verify stick/unsigned.tar.zst --key site/vendor.pub
-refused 12 sealift verify stick/forged.tar.zst --key site/vendor.pub
+say "The site's side. Whom to trust is pinned once; the fingerprint is compared by phone, not from the stick."
+run sealift trust init --key site/vendor.pub --bundles shop
+
+say "Who signed it, and is every byte as signed?"
+run sealift verify stick/shop-1.0.0.tar.zst
+refused 13 sealift verify stick/changed.tar.zst
+refused 11 sealift verify stick/unsigned.tar.zst
+refused 12 sealift verify stick/forged.tar.zst
 
 say "Through a pipe, as a data diode gives it."
-show 'cat stick/shop-1.0.0.tar.zst | sealift verify - --key site/vendor.pub'
+show 'cat stick/shop-1.0.0.tar.zst | sealift verify -'
 # shellcheck disable=SC2002 # a pipe is meant, not a file
-cat stick/shop-1.0.0.tar.zst | sealift verify - --key site/vendor.pub
+cat stick/shop-1.0.0.tar.zst | sealift verify -
 
 say "A registry for the site, as strict as most are: it refuses an index that names absent images."
 serve site --sparse-indexes=false
 site_pid=$pid site=$address
-refused 20 sealift seed stick/shop-1.0.0.tar.zst --registry "$site" --key site/vendor.pub
+refused 20 sealift seed stick/shop-1.0.0.tar.zst --registry "$site"
 
 say "So the operator chooses the index that the vendor made, and signed for, of only what travels."
-run sealift seed stick/shop-1.0.0.tar.zst --registry "$site" --key site/vendor.pub --index derived
+run sealift seed stick/shop-1.0.0.tar.zst --registry "$site" --index derived
 
 say "Once more: nothing is sent."
-run sealift seed stick/shop-1.0.0.tar.zst --registry "$site" --key site/vendor.pub --index derived |
+run sealift seed stick/shop-1.0.0.tar.zst --registry "$site" --index derived |
 	tee again.txt
 grep -q 'everything is there already' again.txt
+
+say "What was there before cannot come back: version 0.9.0 is the vendor's, but old. The journal tells what happened."
+refused 14 sealift seed stick/old.tar.zst --registry "$site"
+run sealift journal show
 
 say "Pull the images back, every byte, with another client. The digests are the vendor's."
 for image in app:1.0.0 migrate:1.0.0; do
@@ -205,11 +216,11 @@ fi
 echo 'the same'
 
 say "What an installation would do. Images point to the site's registry, pinned by digest."
-run sealift install stick/shop-1.0.0.tar.zst --registry "$site" --key site/vendor.pub --index derived --dry-run
+run sealift install stick/shop-1.0.0.tar.zst --registry "$site" --index derived --dry-run
 
 if [ -n "${KUBECONFIG:-}" ]; then
 	say "KUBECONFIG is set: install for real."
-	run sealift install stick/shop-1.0.0.tar.zst --registry "${DEMO_REGISTRY:-$site}" --key site/vendor.pub --index derived
+	run sealift install stick/shop-1.0.0.tar.zst --registry "${DEMO_REGISTRY:-$site}" --index derived
 	say "The release shop/shop stays ('helm uninstall shop --namespace shop' removes it)."
 fi
 
