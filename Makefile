@@ -25,6 +25,13 @@ help: ## list the targets
 build: ## build bin/sealift, one static binary
 	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o $(BIN) .
 
+# The Go Cryptographic Module that is certified (lib/fips140/certified.txt of the toolchain).
+FIPS_MODULE := v1.0.0
+
+.PHONY: build-fips
+build-fips: ## build bin/sealift-fips, with the certified cryptographic module (docs/fips.md)
+	GOFIPS140=$(FIPS_MODULE) CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o $(BIN)-fips .
+
 # The limit that the project has set itself, in bytes.
 MAX_SIZE := 80000000
 
@@ -36,6 +43,16 @@ size: build ## check that the binary stays small enough to travel
 test: ## run all tests, with the race detector
 	go test -race -count=1 -timeout 30m ./...
 	CGO_ENABLED=0 go test -count=1 -timeout 10m -run 'BitFlip|KilledPack' ./internal/archive ./internal/cli
+	$(MAKE) test-fips
+
+# Whatever is not approved fails in this mode, where it goes through Go's own cryptography.
+FIPS_PACKAGES := ./verify/... ./install/... ./internal/oci/... ./internal/site/...
+FIPS_SCRIPTS := TestScripts/(seed|stream|trust|tamper|several|volumes|referrers)$$|TestKeyless|TestSeed|TestAttacks
+
+.PHONY: test-fips
+test-fips: ## run the tests of verify, seed and install with approved algorithms only
+	GODEBUG=fips140=only CGO_ENABLED=0 go test -count=1 -timeout 20m $(FIPS_PACKAGES)
+	GODEBUG=fips140=only CGO_ENABLED=0 go test -count=1 -timeout 20m -run '$(FIPS_SCRIPTS)' ./internal/cli
 
 .PHONY: demo
 demo: build ## pack, carry and install two small images, on this machine
@@ -65,7 +82,7 @@ FUZZTIME ?= 30s
 fuzz: ## fuzz every parser of foreign bytes, FUZZTIME each
 	@set -e; for pkg in $$(go list ./...); do \
 	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-	    echo "$$pkg $$f"; CGO_ENABLED=0 go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+	    echo "$$pkg $$f"; CGO_ENABLED=0 go test -run '^$$' -fuzz "^$$f$$" -fuzzminimizetime 10x -fuzztime $(FUZZTIME) $$pkg; done; done
 
 .PHONY: bench
 bench: build ## measure speed and memory on 1 GB of layers made on the spot
