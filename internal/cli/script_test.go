@@ -517,7 +517,7 @@ func cmdInterrupt(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	c := exec.Command(path, args[3:]...)
 	c.Dir, c.Stderr = ts.MkAbs("."), stderr
-	for _, k := range []string{"HOME", "COSIGN_PASSWORD", "PATH", "SOURCE_DATE_EPOCH"} {
+	for _, k := range []string{"HOME", "COSIGN_PASSWORD", "PATH", "SOURCE_DATE_EPOCH", "SEALIFT_STATE"} {
 		c.Env = append(c.Env, k+"="+ts.Getenv(k))
 	}
 	ts.Check(c.Start())
