@@ -190,6 +190,28 @@ func SplitSource(source string) (repository, tag, digest string) {
 	return repository, tag, digest
 }
 
+// changes sorts what pair has found, into lists that are never nil.
+func changes[T, C any](old, now []T, partner []int, alone []bool, compare func(old, now *T) (C, bool)) (added, removed []T, changed []C, unchanged int) {
+	added, removed, changed = []T{}, []T{}, []C{}
+	for i := range now {
+		if partner[i] < 0 {
+			added = append(added, now[i])
+			continue
+		}
+		if c, differs := compare(&old[partner[i]], &now[i]); differs {
+			changed = append(changed, c)
+		} else {
+			unchanged++
+		}
+	}
+	for i := range old {
+		if alone[i] {
+			removed = append(removed, old[i])
+		}
+	}
+	return added, removed, changed, unchanged
+}
+
 func compareImages(old, now []Image) ImageChanges {
 	partner, alone := pair(old, now,
 		func(i *Image) string { return i.Source },
@@ -197,24 +219,11 @@ func compareImages(old, now []Image) ImageChanges {
 		func(i *Image) string { repository, _, _ := SplitSource(i.Source); return repository + "@" + i.Digest },
 		func(i *Image) string { repository, _, _ := SplitSource(i.Source); return repository },
 	)
-	d := ImageChanges{Added: []Image{}, Removed: []Image{}, Changed: []ImageChange{}}
-	for i := range now {
-		if partner[i] < 0 {
-			d.Added = append(d.Added, now[i])
-			continue
-		}
-		c := compareImage(&old[partner[i]], &now[i])
-		if len(c.Changes) == 0 {
-			d.Unchanged++
-			continue
-		}
-		d.Changed = append(d.Changed, c)
-	}
-	for i := range old {
-		if alone[i] {
-			d.Removed = append(d.Removed, old[i])
-		}
-	}
+	d := ImageChanges{}
+	d.Added, d.Removed, d.Changed, d.Unchanged = changes(old, now, partner, alone, func(old, now *Image) (ImageChange, bool) {
+		c := compareImage(old, now)
+		return c, len(c.Changes) > 0
+	})
 	return d
 }
 
@@ -262,24 +271,11 @@ func compareCharts(old, now []Chart) ChartChanges {
 		func(c *Chart) string { return c.Name + ":" + c.Version },
 		func(c *Chart) string { return c.Name },
 	)
-	d := ChartChanges{Added: []Chart{}, Removed: []Chart{}, Changed: []ChartChange{}}
-	for i := range now {
-		if partner[i] < 0 {
-			d.Added = append(d.Added, now[i])
-			continue
-		}
-		c := compareChart(&old[partner[i]], &now[i])
-		if len(c.Changes) == 0 {
-			d.Unchanged++
-			continue
-		}
-		d.Changed = append(d.Changed, c)
-	}
-	for i := range old {
-		if alone[i] {
-			d.Removed = append(d.Removed, old[i])
-		}
-	}
+	d := ChartChanges{}
+	d.Added, d.Removed, d.Changed, d.Unchanged = changes(old, now, partner, alone, func(old, now *Chart) (ChartChange, bool) {
+		c := compareChart(old, now)
+		return c, len(c.Changes) > 0
+	})
 	return d
 }
 

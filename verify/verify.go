@@ -169,7 +169,7 @@ func openFrom(files *Files, src archive.Source) (*opened, error) {
 		return nil, err
 	}
 	for _, path := range files.Detached {
-		body, err := readDetached(path)
+		body, err := ReadDetached(path)
 		switch {
 		case err != nil:
 			// A foreign file beside the bundle must not stop a bundle that carries a good one.
@@ -206,7 +206,8 @@ func (o *opened) prove(ctx context.Context, policy Policy) (*Bundle, error) {
 	return b, nil
 }
 
-func readDetached(path string) (_ []byte, err error) {
+// ReadDetached reads a sigstore bundle beside a bundle, nil where there is none. It waits for no pipe.
+func ReadDetached(path string) (_ []byte, err error) {
 	f, _, err := archive.OpenRegular(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil

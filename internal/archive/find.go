@@ -383,6 +383,13 @@ func (f *Files) addDetached(dir string, names []string, listed bool) {
 	}
 }
 
+// In is the bundle as if its file lay in dir: what is beside it there is found.
+func (f *Files) In(dir string) (*Files, error) {
+	path := filepath.Join(dir, filepath.Base(f.Name))
+	in := &Files{Name: path, File: path}
+	return in, in.findBeside()
+}
+
 // NextDetached returns the first free path for a sigstore bundle beside the bundle's file, or its
 // first volume. Who makes the file has to see (os.O_EXCL) that nobody was faster. Errors:
 // *VolumesError where the first volume is missing; ErrLimit is wrapped where there are so many

@@ -116,13 +116,22 @@ func (a *app) open(cmd *cobra.Command, args []string, p verify.Policy) (b *verif
 	}, nil
 }
 
+// looking is what a bundle says about itself.
+type looking struct {
+	*verify.Unproven
+	// evidence is nil where nothing of it is proven: the policy of the site refuses it, if pinned
+	// says that there is one, else nobody was named.
+	evidence *verify.Evidence
+	pinned   bool
+}
+
 // look reads what the one bundle that args name says about itself, and proves it where somebody is
 // named who may have signed it. Where only the site's policy names them, looking at a bundle that
 // it refuses is no reason to fail; why is said on standard error.
-func (a *app) look(cmd *cobra.Command, args []string, f *trustFlags) (*verify.Unproven, *verify.Evidence, error) {
+func (a *app) look(cmd *cobra.Command, args []string, f *trustFlags) (*looking, error) {
 	t, err := a.trusting(cmd, f)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if t.named {
 		// Looking at what is old or expired is allowed, and said; at what is revoked, too.
@@ -134,11 +143,14 @@ func (a *app) look(cmd *cobra.Command, args []string, f *trustFlags) (*verify.Un
 			fmt.Fprintf(a.env.Stderr, "warning: %s\n", printable(text))
 		}
 	}
-	if err == nil || !t.pinned || args[0] == standardInput || !refused(err) {
-		return u, e, err
+	if err != nil && t.pinned && args[0] != standardInput && refused(err) {
+		fmt.Fprintf(a.env.Stderr, "the policy of this site refuses it: %s\n", printable(err.Error()))
+		u, e, err = a.inspectWith(cmd, args, verify.Policy{})
 	}
-	fmt.Fprintf(a.env.Stderr, "the policy of this site refuses it: %s\n", printable(err.Error()))
-	return a.inspectWith(cmd, args, verify.Policy{})
+	if err != nil {
+		return nil, err
+	}
+	return &looking{u, e, t.pinned}, nil
 }
 
 // refused reports whether a bundle was not accepted for who signed it, or for what it may hold.

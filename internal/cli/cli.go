@@ -91,8 +91,6 @@ type app struct {
 	progress string
 	verbose  bool
 	noExec   bool
-	// pinned is set where the site's policy counts.
-	pinned bool
 }
 
 // Run executes one command line and returns the exit code.

@@ -9,10 +9,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -121,6 +123,52 @@ func TestSeedGoesNowhereElse(t *testing.T) {
 	}
 	if code, _, stderr := d.run(t, dir, append(args, "--allow-host", "tokens.elsewhere.invalid")...); code != 0 {
 		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+}
+
+// TestInstallDialsOnlyRegistryAndCluster: install reaches for the two that were named and for nobody
+// else. What it does with a cluster that answers, without a way to anywhere else, internal/e2e shows.
+func TestInstallDialsOnlyRegistryAndCluster(t *testing.T) {
+	const registryAddress, clusterAddress = "registry.site.invalid:5000", "cluster.site.invalid:6443"
+	site := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer site.Close()
+	dir := t.TempDir()
+	packOne(t, dir)
+	image := serveImages(t) + "/shop/app:1"
+	for name, content := range map[string]string{
+		"chart/Chart.yaml":         "apiVersion: v2\nname: app\nversion: 1.0.0\n",
+		"chart/templates/pod.yaml": "apiVersion: v1\nkind: Pod\nmetadata: {name: app}\nspec: {containers: [{name: app, image: \"" + image + "\"}]}\n",
+		"sealift.yaml":             "apiVersion: sealift/v1\nkind: Bundle\nname: charted\nversion: 1.0.0\ncharts: [{path: chart}]\n",
+		"kubeconfig": "apiVersion: v1\nkind: Config\ncurrent-context: site\nclusters: [{name: site, cluster: {server: \"https://" + clusterAddress + "\"}}]\n" +
+			"contexts: [{name: site, context: {cluster: site, user: operator}}]\nusers: [{name: operator, user: {token: x}}]\n",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, path, []byte(content))
+	}
+	d := &dialed{to: site.Listener.Addr().String()}
+	if code, _, stderr := d.run(t, dir, "pack", "-f", filepath.Join(dir, "sealift.yaml"), "-o", dir, "--key", filepath.Join(dir, "cosign.key")); code != 0 {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	refusing := func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address == registryAddress {
+			return d.dial(ctx, network, address)
+		}
+		d.mu.Lock()
+		d.addresses = append(d.addresses, address)
+		d.mu.Unlock()
+		return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
+	}
+	code, _, stderr := runIn(t, dir, refusing, "install", filepath.Join(dir, "charted-1.0.0.tar.zst"), "--key", filepath.Join(dir, "cosign.pub"),
+		"--registry", registryAddress, "--plain-http", registryAddress, "--kubeconfig", filepath.Join(dir, "kubeconfig"))
+	if code != cli.ExitCluster {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	slices.Sort(d.addresses)
+	if got := slices.Compact(d.addresses); !slices.Equal(got, []string{clusterAddress, registryAddress}) {
+		t.Errorf("dialed %v", got)
 	}
 }
 

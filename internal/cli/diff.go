@@ -21,15 +21,16 @@ type looked struct {
 	Proven     bool             `json:"proven"`
 	Evidence   *verify.Evidence `json:"evidence,omitempty"`
 	manifest   *manifest.Manifest
+	pinned     bool
 }
 
 // lookAt reads what the one bundle that args name says about itself.
 func (a *app) lookAt(cmd *cobra.Command, args []string, f *trustFlags) (*looked, error) {
-	u, e, err := a.look(cmd, args, f)
+	u, err := a.look(cmd, args, f)
 	if err != nil {
 		return nil, err
 	}
-	return &looked{u.Path, u.Digest, u.Signatures, e != nil, e, u.Manifest}, nil
+	return &looked{u.Path, u.Digest, u.Signatures, u.evidence != nil, u.evidence, u.Manifest, u.pinned}, nil
 }
 
 func (a *app) diffCommand() *cobra.Command {
@@ -118,8 +119,7 @@ func writeTitles(w io.Writer, old, now *looked, d *manifest.Difference) {
 		fmt.Fprintf(w, "  signed by  %s\n", arrow(signers(old.Evidence), signers(now.Evidence)))
 		return
 	}
-	fmt.Fprintf(w, "  signed by  not checked (%s); give --key to prove what is shown here\n",
-		arrow(count(old.Signatures, "signature"), count(now.Signatures, "signature")))
+	fmt.Fprintf(w, "  signed by  %s\n", unproven(now.pinned, arrow(count(old.Signatures, "signature"), count(now.Signatures, "signature")), "shown"))
 }
 
 // signers are all who have signed, for people.

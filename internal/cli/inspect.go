@@ -43,11 +43,11 @@ func (a *app) inspect(cmd *cobra.Command, args []string, f *trustFlags, raw bool
 		Evidence   *verify.Evidence   `json:"evidence,omitempty"`
 		Manifest   *manifest.Manifest `json:"manifest"`
 	}{}
-	u, evidence, err := a.look(cmd, args, f)
+	u, err := a.look(cmd, args, f)
 	if err != nil {
 		return err
 	}
-	info.File, info.Proven, info.Evidence = u.Path, evidence != nil, evidence
+	info.File, info.Proven, info.Evidence = u.Path, u.evidence != nil, u.evidence
 	if raw {
 		if _, err := a.env.Stdout.Write(u.Raw); err != nil {
 			return fmt.Errorf("printing the manifest: %w", err)
@@ -67,7 +67,7 @@ func (a *app) inspect(cmd *cobra.Command, args []string, f *trustFlags, raw bool
 		if info.Proven {
 			fmt.Fprintf(w, "signed by  %s\n", signers(info.Evidence))
 		} else {
-			fmt.Fprintf(w, "signed by  %s\n", a.unproven(u.Signatures, "shown"))
+			fmt.Fprintf(w, "signed by  %s\n", unproven(u.pinned, count(u.Signatures, "signature"), "shown"))
 		}
 		for i := range m.Charts {
 			ch := &m.Charts[i]

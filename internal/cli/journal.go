@@ -105,25 +105,21 @@ func entryText(e site.Entry) string {
 }
 
 func (a *app) journalVerify(cmd *cobra.Command, state, head string) error {
+	if head = asDigest(head); head != "" {
+		if err := manifest.CheckDigest(head); err != nil {
+			return &usageError{fmt.Errorf("--head: %w", err), cmd.CommandPath()}
+		}
+	}
 	dir, err := a.siteDir(state)
 	if err != nil {
 		return err
 	}
-	end, err := dir.Journal(cmd.Context(), func(site.Entry) error { return nil })
+	end, found, err := dir.FindHead(cmd.Context(), site.Head{Digest: head})
 	if err != nil {
 		return err
 	}
-	if head != "" {
-		if err := manifest.CheckDigest(asDigest(head)); err != nil {
-			return &usageError{fmt.Errorf("--head: %w", err), cmd.CommandPath()}
-		}
-		found, err := dir.FindHead(cmd.Context(), site.Head{Digest: asDigest(head)})
-		if err != nil {
-			return err
-		}
-		if !found {
-			return &headError{head}
-		}
+	if !found {
+		return &headError{head}
 	}
 	if end.Seq == 0 {
 		return &noJournalError{dir.Path()}

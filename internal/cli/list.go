@@ -151,7 +151,7 @@ func (a *app) list(cmd *cobra.Command, args []string, f listFlags) error {
 	}
 	if !l.Proven {
 		// Not among the lines, which scripts read.
-		fmt.Fprintln(a.env.Stderr, a.unproven(l.Signatures, "listed"))
+		fmt.Fprintln(a.env.Stderr, unproven(l.pinned, count(l.Signatures, "signature"), "listed"))
 	}
 	return a.print(result, func(w io.Writer) {
 		for _, e := range result.Entries {

@@ -172,13 +172,12 @@ func (s *signing) resign(cmd *cobra.Command) func(*archive.Head) (*archive.SlotC
 		if manifest.Digest(h.Manifest) != s.unproven.Digest {
 			return nil, &verify.ContentError{Path: s.files.Name, Err: errors.New("the manifest changed while it was being signed")}
 		}
-		content := &archive.SlotContent{Trust: h.Trust}
+		content := h.Slot()
 		roots, err := mergeRoots(h.Trust, s.roots)
 		if err != nil {
 			return nil, err
 		}
 		for _, old := range h.Signatures {
-			content.Signatures = append(content.Signatures, old.Body)
 			// Signing again with the same key says nothing new.
 			if s.key != nil && s.key.Verify(cmd.Context(), h.Manifest, old.Body) == nil {
 				s.there = true
@@ -232,36 +231,26 @@ func (s *signing) theirs(ctx context.Context, path string) bool {
 	if s.key == nil {
 		return false
 	}
-	f, _, err := archive.OpenRegular(path)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = f.Close() }() // it was only read
-	raw, err := io.ReadAll(io.LimitReader(f, sigstore.MaxSignatureBytes+1))
+	raw, err := verify.ReadDetached(path)
 	return err == nil && s.key.Verify(ctx, s.unproven.Raw, raw) == nil
 }
 
-// maxDetachedLooked is how many names of signatures in another directory are looked at.
-const maxDetachedLooked = 16
-
-func (s *signing) writeDetached(ctx context.Context, dir string) error {
-	there := slices.Clone(s.files.Detached)
-	for n := 1; dir != "" && n <= maxDetachedLooked; n++ {
-		there = append(there, filepath.Join(dir, archive.DetachedName(filepath.Base(s.files.Name), n)))
+func (s *signing) writeDetached(ctx context.Context, dir string) (err error) {
+	files, there := s.files, s.files.Detached
+	if dir != "" {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("making the directory for the signature: %w", err)
+		}
+		if files, err = s.files.In(dir); err != nil {
+			return err
+		}
+		there = append(slices.Clone(there), files.Detached...)
 	}
 	for _, path := range there {
 		if s.theirs(ctx, path) {
 			s.path, s.signatures, s.there = path, 1, true
 			return nil
 		}
-	}
-	files := s.files
-	if dir != "" {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("making the directory for the signature: %w", err)
-		}
-		// As if the bundle lay there.
-		files = &verify.Files{Name: filepath.Join(dir, filepath.Base(s.files.Name)), File: filepath.Join(dir, filepath.Base(s.files.Name))}
 	}
 	path, err := files.NextDetached()
 	if err != nil {

@@ -286,11 +286,7 @@ func (a *app) showTrust(ctx context.Context, dir *site.Dir, head *site.Head, fir
 		s.Journal = *head
 	}
 	if record.Policy != "" {
-		raw, err := dir.Document(record.Policy, trust.MaxPolicyBytes)
-		if err != nil {
-			return err
-		}
-		policy, err := trust.ParsePolicy("policy of the site", raw)
+		policy, err := pinnedPolicy(dir, record)
 		if err != nil {
 			return err
 		}
@@ -429,7 +425,7 @@ func (a *app) trustUpdate(cmd *cobra.Command, args []string, state, reason strin
 		}
 		if policy == nil {
 			// A vendor's root that was forgotten can be pinned again.
-			have, err := currentPolicy(dir, tx.Record)
+			have, err := pinnedPolicy(dir, tx.Record)
 			if err != nil {
 				return err
 			}
@@ -452,15 +448,6 @@ func (a *app) trustUpdate(cmd *cobra.Command, args []string, state, reason strin
 		first = "nothing has changed\n"
 	}
 	return a.showTrust(ctx, dir, &head, first)
-}
-
-// currentPolicy is the policy that is pinned.
-func currentPolicy(dir *site.Dir, record *site.Record) (*trust.Policy, error) {
-	raw, err := dir.Document(record.Policy, trust.MaxPolicyBytes)
-	if err != nil {
-		return nil, err
-	}
-	return trust.ParsePolicy("policy of the site", raw)
 }
 
 // walkPinned goes up the roots that are pinned, and returns those of vendors that are not.

@@ -170,22 +170,26 @@ func (a *app) trusting(cmd *cobra.Command, f *trustFlags) (*trusting, error) {
 			revoked.Versions = append(revoked.Versions, last.Versions...)
 		}
 	}
-	a.pinned = t.pinned
 	if f.uses {
 		t.policy.Freshness = &trust.Freshness{Record: t.record, Now: a.env.Now(), AllowDowngrade: f.allowDowngrade, AllowExpired: f.allowExpired}
 	}
 	return t, nil
 }
 
+// pinnedPolicy is the policy that is pinned.
+func pinnedPolicy(dir *site.Dir, record *site.Record) (*trust.Policy, error) {
+	raw, err := dir.Document(record.Policy, trust.MaxPolicyBytes)
+	if err != nil {
+		return nil, err
+	}
+	return trust.ParsePolicy("policy of the site", raw)
+}
+
 // readPolicy sets who may sign: by the site's policy, where it has one; else by the flags.
 func (a *app) readPolicy(cmd *cobra.Command, t *trusting, f *trustFlags) error {
 	ctx := cmd.Context()
 	if t.record.Policy != "" {
-		raw, err := t.dir.Document(t.record.Policy, trust.MaxPolicyBytes)
-		if err != nil {
-			return err
-		}
-		pinned, err := trust.ParsePolicy("policy of the site", raw)
+		pinned, err := pinnedPolicy(t.dir, t.record)
 		if err != nil {
 			return err
 		}
@@ -276,11 +280,11 @@ func (e *execError) Error() string {
 }
 
 // unproven says why nothing of a bundle is proven that is shown.
-func (a *app) unproven(signatures int, what string) string {
-	if a.pinned {
-		return fmt.Sprintf("refused by the policy of this site (%s): do not rely on what is %s here", count(signatures, "signature"), what)
+func unproven(pinned bool, signatures, what string) string {
+	if pinned {
+		return fmt.Sprintf("refused by the policy of this site (%s): do not rely on what is %s here", signatures, what)
 	}
-	return fmt.Sprintf("not checked (%s); give --key to prove what is %s here", count(signatures, "signature"), what)
+	return fmt.Sprintf("not checked (%s); give --key to prove what is %s here", signatures, what)
 }
 
 // acceptOptions are what is recorded about bundles that were used.

@@ -250,7 +250,12 @@ func (s *Signature) verifyKey(ctx context.Context, a *artifact, key PublicKey, t
 // Log entries and timestamps of authorities that tr does not name are as if they were not
 // there. Errors wrap ErrIdentity, ErrNoProvenTime, ErrSignature or ErrTrustedRoot (none given).
 func (s *Signature) VerifyIdentity(ctx context.Context, message []byte, issuer, subject string, tr *TrustedRoot) (*Proof, error) {
-	proof, _, err := s.verifyIdentity(ctx, artifactOf(message), issuer, subject, tr)
+	return s.VerifyIdentityOver(ctx, NewMessage(message), issuer, subject, tr)
+}
+
+// VerifyIdentityOver is VerifyIdentity for a message over which more than one signature is verified.
+func (s *Signature) VerifyIdentityOver(ctx context.Context, message *Message, issuer, subject string, tr *TrustedRoot) (*Proof, error) {
+	proof, _, err := s.verifyIdentity(ctx, message.artifact, issuer, subject, tr)
 	if err != nil {
 		return nil, fmt.Errorf("verifying signature: %w", err)
 	}

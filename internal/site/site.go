@@ -231,17 +231,17 @@ func (d *Dir) Journal(ctx context.Context, visit func(Entry) error) (Head, error
 // FindHead reports whether a head that was kept elsewhere is on the chain: whether the journal
 // of today is that of then, with perhaps more entries. With Seq 0 the digest alone is looked
 // for; the zero Head, of a journal without entries, is on every chain. The journal is proven
-// as in Journal.
-func (d *Dir) FindHead(ctx context.Context, head Head) (bool, error) {
-	found := head == Head{}
-	_, err := d.walk(ctx, func(e Entry, digest string) error {
+// as in Journal, and its end is returned.
+func (d *Dir) FindHead(ctx context.Context, head Head) (end Head, found bool, err error) {
+	found = head == Head{}
+	end, err = d.walk(ctx, func(e Entry, digest string) error {
 		found = found || digest == head.Digest && (e.Seq == head.Seq || head.Seq == 0)
 		return nil
 	})
 	if err != nil {
-		return false, err
+		return Head{}, false, err
 	}
-	return found, nil
+	return end, found, nil
 }
 
 // walk calls visit for every entry with the digest of its line.

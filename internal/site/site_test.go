@@ -221,7 +221,7 @@ func TestFindHead(t *testing.T) {
 		"later":            {Head{5, digestOf(nil)}, false},
 		"no digest":        {Head{2, ""}, false},
 	} {
-		if got, err := d.FindHead(t.Context(), c.head); err != nil || got != c.want {
+		if _, got, err := d.FindHead(t.Context(), c.head); err != nil || got != c.want {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}

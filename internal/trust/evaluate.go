@@ -134,7 +134,7 @@ func (p *Policy) known(roots Roots) (keys []sigstore.PublicKey, identities []can
 type proving struct {
 	policy     *Policy
 	message    *sigstore.Message
-	raw        []byte
+	size       int // of the message, in bytes
 	keys       []sigstore.PublicKey
 	identities []candidate
 	roots      Roots
@@ -146,7 +146,7 @@ type proving struct {
 // of the message is looked into.
 func (p *Policy) Prove(ctx context.Context, roots Roots, message []byte, signatures []Material) (*Proven, error) {
 	keys, identities := p.known(roots)
-	v := &proving{policy: p, message: sigstore.NewMessage(message), raw: message, keys: keys, identities: identities, roots: roots, result: &Proven{}}
+	v := &proving{policy: p, message: sigstore.NewMessage(message), size: len(message), keys: keys, identities: identities, roots: roots, result: &Proven{}}
 	type later struct {
 		Material
 		signature *sigstore.Signature
@@ -200,7 +200,7 @@ func (v *proving) tryAll(ctx context.Context, m Material, s *sigstore.Signature)
 	}
 	for _, k := range v.keys {
 		v.tries++
-		if v.tries > maxTries || v.tries*len(v.raw) > maxWork {
+		if v.tries > maxTries || v.tries*v.size > maxWork {
 			v.refuse(m, fmt.Errorf("not looked at any more, after %d tries", v.tries-1))
 			return
 		}
@@ -249,7 +249,7 @@ func (v *proving) proveIdentity(ctx context.Context, m Material, s *sigstore.Sig
 			continue
 		}
 		tried[c.root] = true
-		proof, err := s.VerifyIdentity(ctx, v.raw, issuer, subject, c.trusted)
+		proof, err := s.VerifyIdentityOver(ctx, v.message, issuer, subject, c.trusted)
 		if err != nil {
 			reason = err
 			continue
