@@ -426,8 +426,9 @@ type watchedRegistry struct {
 	// asked is done before each request.
 	asked func()
 
-	mu               sync.Mutex
-	requests, stored int
+	mu sync.Mutex
+	// stored are the answers that say that something is kept, blobs those of them that are of a blob.
+	requests, stored, blobs int
 }
 
 func (s *stage) watch() *watchedRegistry {
@@ -448,12 +449,17 @@ func (s *stage) watch() *watchedRegistry {
 type storing struct {
 	http.ResponseWriter
 	w *watchedRegistry
+	// blob says that it is asked to keep a blob by its digest, which it compares.
+	blob bool
 }
 
 func (w storing) WriteHeader(code int) {
 	if code == http.StatusCreated {
 		w.w.mu.Lock()
 		w.w.stored++
+		if w.blob {
+			w.w.blobs++
+		}
 		w.w.mu.Unlock()
 	}
 	w.ResponseWriter.WriteHeader(code)
@@ -465,17 +471,17 @@ func (w *watchedRegistry) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	asked := w.asked
 	w.mu.Unlock()
 	asked()
-	w.next.ServeHTTP(storing{rw, w}, r)
+	w.next.ServeHTTP(storing{rw, w, strings.Contains(r.URL.Path, "/blobs/uploads/")}, r)
 }
 
-// take returns how many requests there were, and how many of them made the registry keep
-// something, since the last time.
-func (w *watchedRegistry) take() (requests, stored int) {
+// take returns how many requests there were, how many of them made the registry keep something,
+// and how many of these a blob, since the last time.
+func (w *watchedRegistry) take() (requests, stored, blobs int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	requests, stored = w.requests, w.stored
-	w.requests, w.stored = 0, 0
-	return requests, stored
+	requests, stored, blobs = w.requests, w.stored, w.blobs
+	w.requests, w.stored, w.blobs = 0, 0, 0
+	return requests, stored, blobs
 }
 
 // snapshot is what a state directory holds. The lock is not part of it: taking it says nothing.

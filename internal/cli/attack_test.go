@@ -152,7 +152,13 @@ func (s *stage) refused(a attempt, row attackRow) {
 	if s.registry == nil {
 		return
 	}
-	if requests, stored := s.registry.take(); stored > 0 || requests > 0 && !s.midway {
+	requests, stored, blobs := s.registry.take()
+	if s.midway {
+		// Sound blobs, which the registry compares with their digests, may have been sent beside the
+		// one that is not; nothing may lead to them.
+		stored -= blobs
+	}
+	if stored > 0 || requests > 0 && !s.midway {
 		s.t.Errorf("the registry got %d requests and kept something for %d of them", requests, stored)
 	}
 }
@@ -182,7 +188,7 @@ func (s *stage) used(a attempt) {
 	if s.registry == nil {
 		return
 	}
-	if _, stored := s.registry.take(); stored == 0 {
+	if _, stored, _ := s.registry.take(); stored == 0 {
 		s.t.Error("without the forgery: the registry did not keep anything")
 	}
 }
