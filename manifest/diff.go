@@ -12,8 +12,15 @@ type Difference struct {
 	New       Title           `json:"new"`
 	Platforms PlatformChanges `json:"platforms"`
 	Images    ImageChanges    `json:"images"`
+	Artifacts ImageChanges    `json:"artifacts"`
+	Ignored   IgnoredChanges  `json:"ignored"`
 	Charts    ChartChanges    `json:"charts"`
-	Blobs     BlobChanges     `json:"blobs"`
+	Files     FileChanges     `json:"files"`
+	// Notes is nil where the release notes are the same.
+	Notes        *NotesChange        `json:"notes,omitempty"`
+	Requirements []RequirementChange `json:"requirements"`
+	Parameters   ParameterChanges    `json:"parameters"`
+	Blobs        BlobChanges         `json:"blobs"`
 }
 
 // Title is what a bundle calls itself.
@@ -53,6 +60,8 @@ const (
 	// ChangedReferrers is about the signatures, attestations and SBOMs that travel with it, and
 	// about whose signatures were demanded.
 	ChangedReferrers = "referrers"
+	// ChangedArtifactType is about what an artifact says that it is.
+	ChangedArtifactType = "artifactType"
 )
 
 // ImageChange is an image that differs. Changes is made of the words above.
@@ -82,6 +91,16 @@ const (
 	ChangedRelease   = "release"
 	ChangedNamespace = "namespace"
 	ChangedValues    = "values"
+	// ChangedSource is about where the chart came from; another tag there does not count.
+	ChangedSource = "source"
+	// ChangedProvenance is another provenance file, or key that it was proven with. ChangedReferrers
+	// is about the signatures and other artifacts that travel with the chart.
+	ChangedProvenance     = "provenance"
+	ChangedDependsOn      = "dependsOn"
+	ChangedRegistryValues = "registryValues"
+	ChangedRollback       = "rollback"
+	ChangedRollout        = "rollout"
+	ChangedChecks         = "checks"
 )
 
 // ChartChange is a chart that differs. Changes is made of the words above.
@@ -107,22 +126,31 @@ type Amount struct {
 	Stored int64 `json:"stored"`
 }
 
-// Changed reports whether the two bundles carry anything else, or call it anything else.
-// Titles do not count.
+// Changed reports whether the two bundles carry anything else, ask anything else of the site, or call
+// it anything else. Titles do not count.
 func (d *Difference) Changed() bool {
-	return len(d.Images.Added)+len(d.Images.Removed)+len(d.Images.Changed)+
-		len(d.Charts.Added)+len(d.Charts.Removed)+len(d.Charts.Changed)+
+	return d.Images.any() || d.Artifacts.any() || d.Charts.any() || d.Files.any() || d.Parameters.any() || d.Notes != nil ||
+		len(d.Ignored.Added)+len(d.Ignored.Removed)+len(d.Requirements) > 0 ||
 		len(d.Platforms.Added)+len(d.Platforms.Removed)+d.Blobs.New.Count+d.Blobs.Gone.Count > 0
 }
+
+func (c *ImageChanges) any() bool { return len(c.Added)+len(c.Removed)+len(c.Changed) > 0 }
+func (c *ChartChanges) any() bool { return len(c.Added)+len(c.Removed)+len(c.Changed) > 0 }
 
 // Compare says what changes from one valid manifest to another.
 func Compare(old, now *Manifest) *Difference {
 	return &Difference{
 		Old: title(old), New: title(now),
-		Platforms: PlatformChanges{Added: without(now.Platforms, old.Platforms), Removed: without(old.Platforms, now.Platforms)},
-		Images:    compareImages(old.Images, now.Images),
-		Charts:    compareCharts(old.Charts, now.Charts),
-		Blobs:     compareBlobs(old, now),
+		Platforms:    PlatformChanges{Added: without(now.Platforms, old.Platforms), Removed: without(old.Platforms, now.Platforms)},
+		Images:       compareImages(old.Images, now.Images),
+		Artifacts:    compareImages(old.Artifacts, now.Artifacts),
+		Ignored:      compareIgnored(old.Ignored, now.Ignored),
+		Charts:       compareCharts(old.Charts, now.Charts),
+		Files:        compareFiles(old.Files, now.Files),
+		Notes:        compareNotes(old.Notes, now.Notes),
+		Requirements: compareRequires(old.Requires, now.Requires),
+		Parameters:   compareParameters(old.Parameters, now.Parameters),
+		Blobs:        compareBlobs(old, now),
 	}
 }
 
@@ -244,24 +272,16 @@ func compareImage(old, now *Image) ImageChange {
 	c = note(c, old.Digest != now.Digest, ChangedDigest)
 	c = note(c, len(without(old.Platforms, now.Platforms))+len(without(now.Platforms, old.Platforms)) > 0, ChangedPlatforms)
 	// Other content of the same digest; with another digest all of it is other content.
-	c = note(c, old.Digest == now.Digest && (!sameDerived(old, now) || !slices.Equal(old.Children, now.Children)), ChangedContent)
+	c = note(c, old.Digest == now.Digest && (!same(old.Derived, now.Derived) || !slices.Equal(old.Children, now.Children)), ChangedContent)
 	c = note(c, !slices.Equal(old.Referrers, now.Referrers) || old.ReferrersDropped != now.ReferrersDropped || !slices.EqualFunc(old.SignedBy, now.SignedBy, sameSigner), ChangedReferrers)
+	c = note(c, old.ArtifactType != now.ArtifactType, ChangedArtifactType)
 	return ImageChange{Repository: repository, Changes: c, Old: *old, New: *now}
 }
 
-func sameDerived(a, b *Image) bool { return sameDescriptor(a.Derived, b.Derived) }
-
 func sameSigner(a, b ImageSigner) bool {
-	same := sameDescriptor(a.TrustedRoot, b.TrustedRoot)
+	root := same(a.TrustedRoot, b.TrustedRoot)
 	a.TrustedRoot, b.TrustedRoot = nil, nil
-	return same && a == b
-}
-
-func sameDescriptor(a, b *Descriptor) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return *a == *b
+	return root && a == b
 }
 
 func compareCharts(old, now []Chart) ChartChanges {
@@ -289,7 +309,43 @@ func compareChart(old, now *Chart) ChartChange {
 	c = note(c, old.Release != now.Release, ChangedRelease)
 	c = note(c, old.Namespace != now.Namespace, ChangedNamespace)
 	c = note(c, !slices.Equal(old.Values, now.Values), ChangedValues)
+	c = note(c, old.origin() != now.origin() || old.Plain != now.Plain, ChangedSource)
+	c = note(c, !same(old.Provenance, now.Provenance) || old.SignedBy != now.SignedBy, ChangedProvenance)
+	c = note(c, !slices.Equal(old.Referrers, now.Referrers), ChangedReferrers)
+	c = note(c, !slices.Equal(old.DependsOn, now.DependsOn), ChangedDependsOn)
+	c = note(c, !slices.Equal(old.RegistryValues, now.RegistryValues), ChangedRegistryValues)
+	c = note(c, old.Rollback != now.Rollback, ChangedRollback)
+	c = note(c, !sameRollout(old.Rollout, now.Rollout), ChangedRollout)
+	c = note(c, !slices.EqualFunc(old.Checks, now.Checks, sameCheck), ChangedChecks)
 	return ChartChange{Changes: c, Old: *old, New: *now}
+}
+
+// origin is the source without the tag or digest of a registry.
+func (c *Chart) origin() string {
+	if scheme, rest, ok := strings.Cut(c.Source, "://"); ok && scheme == "oci" {
+		repository, _, _ := SplitSource(rest)
+		return scheme + "://" + repository
+	}
+	return c.Source
+}
+
+func sameRollout(a, b *Rollout) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Strategy == b.Strategy && a.Front == b.Front && slices.Equal(a.Steps, b.Steps)
+}
+
+func sameCheck(a, b Check) bool {
+	return a.Name == b.Name && a.Seconds == b.Seconds && same(a.HTTP, b.HTTP) && same(a.TCP, b.TCP) && same(a.Job, b.Job)
+}
+
+// same compares what two pointers lead to.
+func same[T comparable](a, b *T) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
 }
 
 func compareBlobs(old, now *Manifest) BlobChanges {

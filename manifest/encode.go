@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // ErrNotCanonical is wrapped by Parse for bytes that decode, but are not what Encode writes:
@@ -73,8 +74,8 @@ func Parse(raw []byte) (*Manifest, error) {
 }
 
 const (
-	// maxListed bounds the images, charts, blobs and entries together.
-	maxListed = MaxImages + MaxCharts + 2*MaxEntries
+	// maxListed bounds what is listed at the top, and the lists of Requires.
+	maxListed = MaxImages + MaxIgnored + MaxCharts + MaxFiles + MaxParameters + 2*MaxEntries + 3
 	// minObject and minValue are how many bytes of a manifest an object and a value take at least,
 	// on average: a reason is {"kind":"spec"}, and lists are of platforms.
 	minObject, minValue = 15, 5
@@ -125,18 +126,31 @@ func marshal(v any) ([]byte, error) {
 func normal(m *Manifest) *Manifest {
 	n := *m
 	n.Platforms = orEmpty(n.Platforms)
-	n.Images = append([]Image{}, n.Images...)
-	for i := range n.Images {
-		n.Images[i].Platforms = orEmpty(n.Images[i].Platforms)
-		n.Images[i].Reasons = orEmpty(n.Images[i].Reasons)
+	n.Images, n.Artifacts = normalImages(n.Images), normalImages(n.Artifacts)
+	n.Ignored = slices.Clone(n.Ignored)
+	for i := range n.Ignored {
+		n.Ignored[i].Reasons = orEmpty(n.Ignored[i].Reasons)
 	}
 	n.Charts = append([]Chart{}, n.Charts...)
 	for i := range n.Charts {
 		n.Charts[i].Values = orEmpty(n.Charts[i].Values)
 	}
+	n.Parameters = slices.Clone(n.Parameters)
+	for i := range n.Parameters {
+		n.Parameters[i].Values = orEmpty(n.Parameters[i].Values)
+	}
 	n.Blobs = orEmpty(n.Blobs)
 	n.Entries = orEmpty(n.Entries)
 	return &n
+}
+
+func normalImages(images []Image) []Image {
+	n := append([]Image{}, images...)
+	for i := range n {
+		n[i].Platforms = orEmpty(n[i].Platforms)
+		n[i].Reasons = orEmpty(n[i].Reasons)
+	}
+	return n
 }
 
 func orEmpty[T any](s []T) []T {

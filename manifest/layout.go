@@ -42,22 +42,14 @@ type index struct {
 }
 
 // OCIIndex returns the content of the entry index.json, which makes the tar an OCI image
-// layout: every image by its source reference, derived indexes, and charts as
-// charts/NAME:VERSION. It is a pure function of m, so that nothing in a bundle says twice,
+// layout: every image and artifact by its source reference, derived indexes, what is about them, and
+// charts as charts/NAME:VERSION. It is a pure function of m, so that nothing in a bundle says twice,
 // and possibly otherwise, what the manifest says.
 func OCIIndex(m *Manifest) ([]byte, error) {
 	idx := index{SchemaVersion: 2, MediaType: "application/vnd.oci.image.index.v1+json", Manifests: []indexDescriptor{}}
-	for i := range m.Images {
-		img := &m.Images[i]
-		idx.Manifests = append(idx.Manifests, indexDescriptor{
-			MediaType: img.MediaType, Digest: img.Digest, Size: img.Size,
-			Annotations: map[string]string{annotationRefName: img.Source},
-		})
-		if d := img.Derived; d != nil {
-			idx.Manifests = append(idx.Manifests, indexDescriptor{
-				MediaType: d.MediaType, Digest: d.Digest, Size: d.Size,
-				Annotations: map[string]string{AnnotationDerivedFrom: img.Digest},
-			})
+	for _, images := range [][]Image{m.Images, m.Artifacts} {
+		for i := range images {
+			idx.Manifests = append(idx.Manifests, images[i].indexed()...)
 		}
 	}
 	idx.Manifests = append(idx.Manifests, referrers(m)...)
@@ -65,7 +57,7 @@ func OCIIndex(m *Manifest) ([]byte, error) {
 		c := &m.Charts[i]
 		idx.Manifests = append(idx.Manifests, indexDescriptor{
 			MediaType: c.Manifest.MediaType, Digest: c.Manifest.Digest, Size: c.Manifest.Size,
-			Annotations: map[string]string{annotationRefName: "charts/" + c.Name + ":" + c.Version},
+			Annotations: map[string]string{annotationRefName: chartRepository + c.Name + ":" + c.Version},
 		})
 	}
 	raw, err := marshal(idx)
@@ -75,14 +67,30 @@ func OCIIndex(m *Manifest) ([]byte, error) {
 	return raw, nil
 }
 
-// referrers lists what is about the images, each once, by its tag or by its subject.
+// indexed is what index.json has of an image itself.
+func (img *Image) indexed() []indexDescriptor {
+	list := []indexDescriptor{{
+		MediaType: img.MediaType, Digest: img.Digest, Size: img.Size,
+		Annotations: map[string]string{annotationRefName: img.Source},
+	}}
+	if d := img.Derived; d != nil {
+		list = append(list, indexDescriptor{
+			MediaType: d.MediaType, Digest: d.Digest, Size: d.Size,
+			Annotations: map[string]string{AnnotationDerivedFrom: img.Digest},
+		})
+	}
+	return list
+}
+
+// chartRepository begins the names of charts in index.json.
+const chartRepository = "charts/"
+
+// referrers lists what is about images, artifacts and charts, each once, by its tag or by its subject.
 func referrers(m *Manifest) []indexDescriptor {
 	var all []indexDescriptor
 	seen := map[string]bool{}
-	for i := range m.Images {
-		img := &m.Images[i]
-		repository, _, _ := SplitSource(img.Source)
-		for _, r := range img.Referrers {
+	add := func(repository string, referrers []Referrer) {
+		for _, r := range referrers {
 			d := indexDescriptor{MediaType: r.MediaType, Digest: r.Digest, Size: r.Size, Annotations: map[string]string{AnnotationSubject: r.Subject}}
 			if r.Tag != "" {
 				d.Annotations = map[string]string{annotationRefName: repository + ":" + r.Tag}
@@ -93,6 +101,15 @@ func referrers(m *Manifest) []indexDescriptor {
 				all = append(all, d)
 			}
 		}
+	}
+	for _, images := range [][]Image{m.Images, m.Artifacts} {
+		for i := range images {
+			repository, _, _ := SplitSource(images[i].Source)
+			add(repository, images[i].Referrers)
+		}
+	}
+	for i := range m.Charts {
+		add(chartRepository+m.Charts[i].Name, m.Charts[i].Referrers)
 	}
 	return all
 }

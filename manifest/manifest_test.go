@@ -305,6 +305,7 @@ func FuzzParse(f *testing.F) {
 	raw := encode(f, sample(f))
 	f.Add(raw)
 	f.Add(encode(f, encodedSample(f)))
+	f.Add(encode(f, full(f)))
 	f.Add([]byte(`{"mediaType":"` + manifest.MediaType + `","format":1}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := manifest.Parse(b)

@@ -1,7 +1,6 @@
 package manifest
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"regexp"
@@ -9,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // ErrInvalid is wrapped by every error of Validate.
@@ -29,6 +29,8 @@ var (
 	chartVersionPattern = lazily(`\A[0-9a-zA-Z][0-9a-zA-Z.+-]{0,127}\z`)
 	chartPattern        = lazily(`\A[a-zA-Z0-9][a-zA-Z0-9._-]{0,252}\z`)
 	dnsPattern          = lazily(`\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\z`)
+	// subdomainPattern is that of names of most Kubernetes objects (RFC 1123 subdomain).
+	subdomainPattern = lazily(`\A[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*\z`)
 )
 
 // lazily compiles a pattern when it is first used: most commands need few of them, and all of
@@ -37,13 +39,16 @@ func lazily(pattern string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 }
 
-// plain reports whether s can be shown at a terminal: at most 1024 bytes, no control
+// plain reports whether s can be shown at a terminal: at most MaxTextBytes of UTF-8, no control
 // characters, and none that change the direction or the lines of a text.
 func plain(s string) bool {
-	return len(s) <= 1024 && strings.IndexFunc(s, func(r rune) bool {
+	return len(s) <= MaxTextBytes && utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool {
 		return r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0x200e || r == 0x200f || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069
 	}) < 0
 }
+
+// plainLines is plain for a text of several lines.
+func plainLines(s string) bool { return plain(strings.ReplaceAll(s, "\n", " ")) }
 
 // CheckName reports whether s can name a bundle: a DNS label, since it becomes part of file
 // names, tags and Kubernetes objects.
@@ -137,20 +142,49 @@ func (m *Manifest) validate() error {
 	if err := checkPlatforms(m.Platforms); err != nil {
 		return err
 	}
-	if len(m.Images) > MaxImages || len(m.Charts) > MaxCharts || len(m.Blobs) > MaxEntries || len(m.Entries) > MaxEntries {
-		return fmt.Errorf("%d images, %d charts, %d blobs, %d entries: at most %d, %d, %d, %d", len(m.Images), len(m.Charts), len(m.Blobs), len(m.Entries), MaxImages, MaxCharts, MaxEntries, MaxEntries)
+	if err := m.validateCounts(); err != nil {
+		return err
 	}
 	blobs, err := m.validateBlobs()
 	if err != nil {
 		return err
 	}
-	if err := m.validateImages(blobs); err != nil {
-		return err
+	for _, check := range []func() error{
+		func() error { return m.validateImages(blobs) },
+		m.validateIgnored,
+		func() error { return m.validateCharts(blobs) },
+		func() error { return m.validateFiles(blobs) },
+		func() error { return m.validateNotes(blobs) },
+		m.validateRequires,
+		m.validateParameters,
+		m.validateEntries,
+	} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
-	if err := m.validateCharts(blobs); err != nil {
-		return err
+	return nil
+}
+
+// validateCounts bounds the lists before anything walks over them.
+func (m *Manifest) validateCounts() error {
+	for _, l := range []struct {
+		what      string
+		got, most int
+	}{
+		{"images and artifacts", len(m.Images) + len(m.Artifacts), MaxImages},
+		{"ignored images", len(m.Ignored), MaxIgnored},
+		{"charts", len(m.Charts), MaxCharts},
+		{"files", len(m.Files), MaxFiles},
+		{"parameters", len(m.Parameters), MaxParameters},
+		{"blobs", len(m.Blobs), MaxEntries},
+		{"entries", len(m.Entries), MaxEntries},
+	} {
+		if l.got > l.most {
+			return fmt.Errorf("%d %s, at most %d are allowed", l.got, l.what, l.most)
+		}
 	}
-	return m.validateEntries()
+	return nil
 }
 
 func checkPlatforms(platforms []string) error {
@@ -198,6 +232,17 @@ func checkDescriptor(d Descriptor, limit int64) error {
 	return nil
 }
 
+// sharedTypes are the media types of what may have the bytes of a blob of another type.
+var sharedTypes = []string{MediaTypeValues, MediaTypeFile, MediaTypeNotes, MediaTypeObjects}
+
+// carriedAs checks that d is among the blobs and says that it is of type mediaType.
+func carriedAs(mediaType string, blobs map[string]*Blob, d Descriptor, limit int64) error {
+	if d.MediaType != mediaType {
+		return fmt.Errorf("%s is a %q, want %q", d.Digest, d.MediaType, mediaType)
+	}
+	return carried(blobs, d, limit)
+}
+
 // carried checks that d is among the blobs, with the same size.
 func carried(blobs map[string]*Blob, d Descriptor, limit int64) error {
 	if err := checkDescriptor(d, limit); err != nil {
@@ -207,211 +252,12 @@ func carried(blobs map[string]*Blob, d Descriptor, limit int64) error {
 	if b == nil {
 		return fmt.Errorf("%s is not among the blobs", d.Digest)
 	}
-	// Values may have the bytes of another blob, which then has its own type.
-	if b.MediaType != d.MediaType && d.MediaType != MediaTypeValues {
+	// What the vendor brings may have the bytes of another blob, which then has its own type.
+	if b.MediaType != d.MediaType && !slices.Contains(sharedTypes, d.MediaType) {
 		return fmt.Errorf("%s is a %q here and a %q among the blobs", d.Digest, d.MediaType, b.MediaType)
 	}
 	if b.Size != d.Size {
 		return fmt.Errorf("%s has size %d here and %d among the blobs", d.Digest, d.Size, b.Size)
-	}
-	return nil
-}
-
-func (m *Manifest) validateImages(blobs map[string]*Blob) error {
-	sources := map[string]bool{}
-	for i := range m.Images {
-		img := &m.Images[i]
-		if sources[img.Source] {
-			return fmt.Errorf("image %q twice", img.Source)
-		}
-		sources[img.Source] = true
-		if err := img.validate(blobs); err != nil {
-			return fmt.Errorf("image %q: %w", img.Source, err)
-		}
-	}
-	return nil
-}
-
-func (img *Image) validate(blobs map[string]*Blob) error {
-	if len(img.Source) > 512 || !sourcePattern().MatchString(img.Source) {
-		return errors.New("is not a fully qualified reference")
-	}
-	if err := carried(blobs, Descriptor{img.Digest, img.MediaType, img.Size}, MaxOCIManifestBytes); err != nil {
-		return err
-	}
-	if _, pinned, ok := strings.Cut(img.Source, "@"); ok && pinned != img.Digest {
-		return fmt.Errorf("pinned to another digest than %s", img.Digest)
-	}
-	if len(img.Platforms) == 0 {
-		return errors.New("no platforms")
-	}
-	if err := checkPlatforms(img.Platforms); err != nil {
-		return err
-	}
-	if d := img.Derived; d != nil {
-		if len(img.Children) == 0 {
-			return errors.New("a derived index without children")
-		}
-		if d.Digest == img.Digest {
-			return errors.New("the derived index is the original one")
-		}
-		if err := carried(blobs, *d, MaxOCIManifestBytes); err != nil {
-			return fmt.Errorf("derived index: %w", err)
-		}
-	}
-	children := map[string]bool{}
-	for _, c := range img.Children {
-		if children[c.Digest] {
-			return fmt.Errorf("child %s twice", c.Digest)
-		}
-		children[c.Digest] = true
-		if err := CheckPlatform(c.Platform); err != nil {
-			return fmt.Errorf("child %s: %w", c.Digest, err)
-		}
-		if err := carried(blobs, Descriptor{c.Digest, c.MediaType, c.Size}, MaxOCIManifestBytes); err != nil {
-			return fmt.Errorf("child: %w", err)
-		}
-	}
-	if err := img.validateReferrers(blobs); err != nil {
-		return err
-	}
-	if err := img.validateSigners(blobs); err != nil {
-		return err
-	}
-	if len(img.Reasons) == 0 {
-		return errors.New("no reason given for it")
-	}
-	for _, r := range img.Reasons {
-		if r.Kind != ReasonSpec && r.Kind != ReasonChart {
-			return fmt.Errorf("reason of unknown kind %q", r.Kind)
-		}
-		for _, s := range []string{r.Chart, r.Object, r.Path} {
-			if !plain(s) {
-				return fmt.Errorf("reason %q holds characters that cannot be shown, or is too long", s)
-			}
-		}
-	}
-	return nil
-}
-
-// ReferrerTags are the endings of the tags by which cosign finds what is about an image.
-var ReferrerTags = []string{".sig", ".att", ".sbom"}
-
-// ReferrerTag is the tag by which cosign finds what is about the image with a digest.
-func ReferrerTag(digest, ending string) string {
-	return strings.Replace(digest, ":", "-", 1) + ending
-}
-
-func (img *Image) validateReferrers(blobs map[string]*Blob) error {
-	if len(img.Referrers) > MaxReferrers {
-		return fmt.Errorf("%d referrers, at most %d are allowed", len(img.Referrers), MaxReferrers)
-	}
-	if img.ReferrersDropped && len(img.Referrers)+len(img.SignedBy) > 0 {
-		return errors.New("referrers, or signers, where referrers were dropped")
-	}
-	subjects := map[string]bool{img.Digest: true}
-	for _, c := range img.Children {
-		subjects[c.Digest] = true
-	}
-	seen := map[string]bool{}
-	for _, r := range img.Referrers {
-		// What a referrer is about stands before it, so that there are no circles.
-		if !subjects[r.Subject] {
-			return fmt.Errorf("referrer %s is about %q, which is nothing of this image", r.Digest, r.Subject)
-		}
-		if err := carried(blobs, Descriptor{r.Digest, r.MediaType, r.Size}, MaxOCIManifestBytes); err != nil {
-			return fmt.Errorf("referrer: %w", err)
-		}
-		if r.ArtifactType != "" && !mediaPattern().MatchString(r.ArtifactType) {
-			return fmt.Errorf("referrer %s: artifact type %q is malformed", r.Digest, r.ArtifactType)
-		}
-		if r.Tag != "" && !slices.ContainsFunc(ReferrerTags, func(ending string) bool { return r.Tag == ReferrerTag(r.Subject, ending) }) {
-			return fmt.Errorf("referrer %s: tag %q is not made from the digest of its subject", r.Digest, r.Tag)
-		}
-		key := r.Subject + " " + r.Digest + " " + r.Tag
-		if seen[key] {
-			return fmt.Errorf("referrer %s twice", r.Digest)
-		}
-		seen[key], subjects[r.Digest] = true, true
-	}
-	return nil
-}
-
-func (img *Image) validateSigners(blobs map[string]*Blob) error {
-	if len(img.SignedBy) > MaxSigners {
-		return fmt.Errorf("%d signers, at most %d are allowed", len(img.SignedBy), MaxSigners)
-	}
-	for i, s := range img.SignedBy {
-		identity := s.Issuer+s.IssuerRegExp+s.Subject+s.SubjectRegExp != ""
-		if (s.Key != "") == identity {
-			return fmt.Errorf("signer %d is not either a key or an identity", i)
-		}
-		if s.Key != "" {
-			if der, err := base64.StdEncoding.Strict().DecodeString(s.Key); err != nil || base64.StdEncoding.EncodeToString(der) != s.Key || len(der) > 1024 || s.TrustedRoot != nil {
-				return fmt.Errorf("signer %d: malformed key", i)
-			}
-			continue
-		}
-		if (s.Issuer != "") == (s.IssuerRegExp != "") || (s.Subject != "") == (s.SubjectRegExp != "") || s.TrustedRoot == nil {
-			return fmt.Errorf("signer %d does not name one issuer, one subject and a trusted root", i)
-		}
-		for _, text := range []string{s.Issuer, s.IssuerRegExp, s.Subject, s.SubjectRegExp} {
-			if !plain(text) {
-				return fmt.Errorf("signer %d: %q holds characters that cannot be shown, or is too long", i, text)
-			}
-		}
-		if err := carried(blobs, *s.TrustedRoot, MaxTrustedRootBytes); err != nil {
-			return fmt.Errorf("signer %d: trusted root: %w", i, err)
-		}
-	}
-	return nil
-}
-
-func (m *Manifest) validateCharts(blobs map[string]*Blob) error {
-	releases := map[string]bool{}
-	archives := map[string]string{}
-	for i := range m.Charts {
-		c := &m.Charts[i]
-		if err := c.validate(blobs); err != nil {
-			return fmt.Errorf("chart %q: %w", c.Name, err)
-		}
-		key := c.Namespace + "/" + c.Release
-		if releases[key] {
-			return fmt.Errorf("release %q twice", key)
-		}
-		releases[key] = true
-		name := c.Name + ":" + c.Version
-		if other, twice := archives[name]; twice && other != c.Manifest.Digest {
-			return fmt.Errorf("two different charts are both called %q", name)
-		}
-		archives[name] = c.Manifest.Digest
-	}
-	return nil
-}
-
-func (c *Chart) validate(blobs map[string]*Blob) error {
-	if !chartPattern().MatchString(c.Name) || !chartVersionPattern().MatchString(c.Version) {
-		return fmt.Errorf("malformed name or version %q", c.Version)
-	}
-	if !plain(c.AppVersion) {
-		return fmt.Errorf("appVersion %q holds characters that cannot be shown, or is too long", c.AppVersion)
-	}
-	if err := errors.Join(CheckRelease(c.Release), CheckNamespace(c.Namespace)); err != nil {
-		return err
-	}
-	if err := carried(blobs, c.Manifest, MaxOCIManifestBytes); err != nil {
-		return err
-	}
-	if err := carried(blobs, c.Archive, MaxArchiveBytes); err != nil {
-		return err
-	}
-	for _, v := range c.Values {
-		if v.Name == "" || len(v.Name) > 255 || !plain(v.Name) {
-			return fmt.Errorf("values file name %q", v.Name)
-		}
-		if err := carried(blobs, Descriptor{v.Digest, MediaTypeValues, v.Size}, MaxValuesBytes); err != nil {
-			return fmt.Errorf("values %q: %w", v.Name, err)
-		}
 	}
 	return nil
 }

@@ -179,6 +179,21 @@ COSIGNTAG = re.compile(r"sha256-[0-9a-f]{64}\.(sig|att|sbom)")
 BASE64 = re.compile("([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)")
 TRUE = object()
 CHARTVERSION = re.compile("[0-9a-zA-Z][0-9a-zA-Z.+-]{0,127}")
+LINES = re.compile(PLAIN.pattern.replace("[^\\x00-", "[^\\x00-\\x09\\x0b-"))
+SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+CHARTSOURCE = re.compile(r"(?:oci|https?)://(?!/)[^/@]+(/.*)?", re.S)
+FINGERPRINT = re.compile("[0-9A-F]{40}|[0-9A-F]{64}")
+KEYOFVALUES = r"(?:[^.\[\]\\]|\\[.\\])+"
+VALUEPATH = re.compile(KEYOFVALUES + r"(?:\." + KEYOFVALUES + ")*", re.S)
+PART = r"(?!\.\.?(?:/|\Z))[^/\\:]+"
+FILENAME = re.compile(PART + "(?:/" + PART + ")*", re.S)
+QUANTITY = re.compile(r"[0-9]{1,16}(\.[0-9]{1,9})?(m|[kMGTPE]|[KMGTPE]i)?")
+APIGROUP = re.compile(SUBDOMAIN.pattern.replace(r"\Z", "(?:/|\\Z)").replace(".{1,253}", "[^/]{1,253}") + r"(/" + LABEL.pattern + r"(/[A-Za-z][A-Za-z0-9]{0,62})?)?")
+PARAMETER = re.compile("[a-zA-Z][a-zA-Z0-9._-]{0,62}")
+TYPES = {"string": re.compile("(?s).*"), "integer": re.compile("0|-?[1-9][0-9]{0,17}"), "boolean": re.compile("true|false"),
+         "number": re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?")}
+OWN_TYPES = {"application/vnd.sealift.values.v1+yaml", "application/vnd.sealift.file.v1", "text/markdown",
+             "application/vnd.sealift.objects.v1+yaml"}
 
 
 def upto(limit):
@@ -190,20 +205,42 @@ def descriptor(limit):
 
 
 # Members in their order; "?" marks those left out when empty; [type, most] is a list, a range an integer.
+REASONS = [{"kind": re.compile("spec|chart"), "chart?": PLAIN, "object?": PLAIN, "path?": PLAIN, "way?": PLAIN,
+            "confidence?": re.compile("probable"), "variant?": PLAIN, "pattern?": PLAIN}, 4096]
+REFERRERS = [{**descriptor(4 * MiB), "subject": DIGEST, "artifactType?": MEDIA, "tag?": COSIGNTAG}, 1024]
+IMAGES = [{"source": SOURCE, "artifactType?": MEDIA, **descriptor(4 * MiB), "platforms": [PLATFORM, 4096], "derived?": descriptor(4 * MiB),
+           "children?": [{**descriptor(4 * MiB), "platform": PLATFORM}, 65536],
+           "referrers?": REFERRERS,
+           "referrersDropped?": TRUE,
+           "signedBy?": [{"key?": BASE64, "issuer?": PLAIN, "issuerRegExp?": PLAIN, "subject?": PLAIN, "subjectRegExp?": PLAIN,
+                          "trustedRoot?": descriptor(MiB)}, 16],
+           "reasons": REASONS}, 16384]
+CHECKS = [{"name": LABEL,
+           "http?": {"service": LABEL, "port": range(1, 65536), "path": re.compile("(?=.{1,1024}\\Z)/[!-~]*"), "status?": range(100, 600), "tls?": TRUE},
+           "tcp?": {"service": LABEL, "port": range(1, 65536)}, "job?": descriptor(MiB), "seconds?": upto(86400)}, 64]
 MANIFEST = {
     "mediaType": re.compile(r"application/vnd\.sealift\.manifest\.v1\+json"), "format": range(1, 2),
     "head?": range(4096, 32 * MiB + 1, 4096), "name": LABEL, "version": SEMVER, "channel": LABEL, "created": TIME, "expires?": TIME,
     "platforms": [PLATFORM, 4096],
-    "images": [{"source": SOURCE, **descriptor(4 * MiB), "platforms": [PLATFORM, 4096], "derived?": descriptor(4 * MiB),
-                "children?": [{**descriptor(4 * MiB), "platform": PLATFORM}, 65536],
-                "referrers?": [{**descriptor(4 * MiB), "subject": DIGEST, "artifactType?": MEDIA, "tag?": COSIGNTAG}, 1024],
-                "referrersDropped?": TRUE,
-                "signedBy?": [{"key?": BASE64, "issuer?": PLAIN, "issuerRegExp?": PLAIN, "subject?": PLAIN, "subjectRegExp?": PLAIN,
-                               "trustedRoot?": descriptor(MiB)}, 16],
-                "reasons": [{"kind": re.compile("spec|chart"), "chart?": PLAIN, "object?": PLAIN, "path?": PLAIN}, 1 << 20]}, 16384],
-    "charts": [{"name": CHART, "version": CHARTVERSION, "appVersion?": PLAIN, "manifest": descriptor(4 * MiB),
-                "archive": descriptor(64 * MiB), "release": RELEASE, "namespace": LABEL,
-                "values": [{"name": NONEMPTY, "digest": DIGEST, "size": upto(MiB)}, 65536]}, 1024],
+    "images": IMAGES, "artifacts?": IMAGES,
+    "ignored?": [{"reference": SOURCE, "pattern": NONEMPTY, "why?": PLAIN, "reasons": REASONS}, 4096],
+    "charts": [{"name": CHART, "version": CHARTVERSION, "appVersion?": PLAIN, "source?": PLAIN, "plain?": TRUE, "manifest": descriptor(4 * MiB),
+                "archive": descriptor(64 * MiB), "provenance?": descriptor(MiB), "signedBy?": FINGERPRINT, "referrers?": REFERRERS,
+                "release": RELEASE, "namespace": LABEL, "dependsOn?": [PLAIN, 1024],
+                "values": [{"name": NONEMPTY, "digest": DIGEST, "size": upto(MiB)}, 65536],
+                "registryValues?": [{"path": PLAIN, "gets": re.compile("registry|host|prefix")}, 256],
+                "rollback?": re.compile("safe|manual|forbidden"),
+                "rollout?": {"strategy": re.compile("blueGreen|canary"), "front": {"kind": re.compile("Service|HTTPRoute"), "name": SUBDOMAIN},
+                             "steps?": [range(1, 100), 99]},
+                "checks?": CHECKS}, 1024],
+    "files?": [{"name": PLAIN, "digest": DIGEST, "size": upto(1 << 40), "executable?": TRUE}, 32768],
+    "notes?": descriptor(MiB),
+    "requires?": {"kubernetes?": PLAIN, "upgradeFrom?": PLAIN, "cpu?": QUANTITY, "memory?": QUANTITY,
+                  "architectures?": [re.compile("[a-z0-9_]{1,32}"), 64], "storageClasses?": [re.compile(r"\*|" + SUBDOMAIN.pattern), 64],
+                  "apiGroups?": [APIGROUP, 64]},
+    "parameters?": [{"name": PARAMETER, "description?": LINES, "type": re.compile("string|integer|number|boolean"), "default?": LINES,
+                     "required?": TRUE, "secret?": TRUE, "pattern?": PLAIN, "enum?": [PLAIN, 256],
+                     "values": [{"release": PLAIN, "path": PLAIN}, 256]}, 256],
     "blobs": [{"digest": DIGEST, "size": upto(1 << 40), "mediaType": MEDIA, "encoding": re.compile("stored|zstd")}, 65536],
     "entries": [{"name": ANY, "size": upto(1 << 40), "sha256": HEX}, 65536],
 }
@@ -224,7 +261,7 @@ def encode(v, t, path="manifest"):
         require(not unknown, f"{path}: unknown members {sorted(unknown)}")
         require(all(k in v for k in t if k[-1] != "?"), f"{path}: a member is missing")
         present = [(k.rstrip("?"), k[-1] == "?") for k in t if k.rstrip("?") in v]
-        require(all(v[k] not in ("", [], {}, 0) for k, optional in present if optional), f"{path}: empty optional member")
+        require(all(v[k] not in ("", [], {}, 0) or k == "default" for k, optional in present if optional), f"{path}: empty optional member")
         types = {k.rstrip("?"): x for k, x in t.items()}
         return "{" + ",".join(quote(k) + ":" + encode(v[k], types[k], f"{path}.{k}") for k, _ in present) + "}"
     if t is TRUE:
@@ -234,21 +271,21 @@ def encode(v, t, path="manifest"):
         require(type(v) is int and v in t, f"{path}: not an integer in {t}")
         return str(v)
     require(isinstance(v, str) and t.fullmatch(v), f"{path}: malformed: {v!r}")
-    require(t is not PLAIN or len(v.encode()) <= 1024, f"{path}: longer than 1024 bytes")
+    require(t not in (PLAIN, LINES, NONEMPTY) or len(v.encode()) <= 1024, f"{path}: longer than 1024 bytes")
     return quote(v)
 
 
 def layout_files(m):
     """The two entries that follow from the rest of the manifest: oci-layout and index.json."""
-    found = []
-    for i in m["images"]:
+    found, images = [], m["images"] + m.get("artifacts", [])
+    for i in images:
         found.append((i, "org.opencontainers.image.ref.name", i["source"]))
         if "derived" in i:
             found.append((i["derived"], "dev.sealift.derived-from", i["digest"]))
     seen = set()
-    for i in m["images"]:
-        repository = i["source"].split("@")[0]
-        if ":" in repository[repository.rindex("/"):]:
+    for i in images + m["charts"]:
+        repository = i["source"].split("@")[0] if "reasons" in i else "charts/" + i["name"]
+        if "reasons" in i and ":" in repository[repository.rindex("/"):]:
             repository = repository[:repository.rindex(":")]
         for r in i.get("referrers", []):
             named = ("dev.sealift.subject", r["subject"])
@@ -274,6 +311,72 @@ def blob_entry(b, e):
     return name + ".zst", e["size"], e["sha256"]
 
 
+def check_site(m, check_referrers, unique):
+    """The rules for charts, files, requirements and parameters; returns the descriptors that must be carried."""
+    used, before, receives = [], {}, []
+
+    def descriptor_of(d, media_type, what):
+        require(d["mediaType"] == media_type, f"manifest: {what} of type {d['mediaType']}")
+        used.append(d)
+
+    def value_path(path):
+        require(VALUEPATH.fullmatch(path) and len(keys(path)) <= 32, f"manifest: malformed path of a value: {path!r}")
+        return path
+
+    def keys(path):
+        return [re.sub(r"\\(.)", r"\1", k) for k in re.findall(KEYOFVALUES, path)]
+
+    for c in m["charts"]:
+        release = f"{c['namespace']}/{c['release']}"
+        require(all(d in before for d in c.get("dependsOn", [])), f"manifest: {release} depends on what does not stand before it")
+        unique("dependency", c.get("dependsOn", []))
+        before[release] = c
+        require("source" not in c or CHARTSOURCE.fullmatch(c["source"]), "manifest: malformed source of a chart")
+        require("plain" not in c or not {"source", "provenance", "referrers"} & set(c), "manifest: origin of plain objects")
+        if "provenance" in c:
+            descriptor_of(c["provenance"], "application/vnd.cncf.helm.chart.provenance.v1.prov", "provenance")
+        require("signedBy" not in c or "provenance" in c, "manifest: a fingerprint without a provenance file")
+        check_referrers(c.get("referrers", []), c["manifest"]["digest"])
+        receives += [(release, value_path(v["path"])) for v in c.get("registryValues", [])]
+        rollout = c.get("rollout", {"strategy": "canary", "front": {"kind": "HTTPRoute"}})
+        steps = rollout.get("steps", [])
+        require(rollout["front"]["kind"] != "Service" or LABEL.fullmatch(rollout["front"]["name"]), "manifest: malformed name of a Service")
+        require(steps == sorted(set(steps)) and (not steps or rollout["strategy"] == "canary"), "manifest: steps of a rollout")
+        unique("check", [k["name"] for k in c.get("checks", [])])
+        for k in c.get("checks", []):
+            require(len({"http", "tcp", "job"} & set(k)) == 1, f"manifest: check {k['name']} is not of one kind")
+            if "job" in k:
+                descriptor_of(k["job"], "application/vnd.sealift.objects.v1+yaml", "job")
+    names = ["".join(x.lower() if x.isascii() else x for x in f["name"]) for f in m.get("files", [])]
+    unique("file", names)
+    for n, f in zip(names, m.get("files", [])):
+        require(FILENAME.fullmatch(n) and all(len(x.encode()) <= 255 for x in n.split("/")), f"manifest: malformed file name {n!r}")
+        used.append({**f, "mediaType": "application/vnd.sealift.file.v1"})
+    there = set(names)
+    require(not any(n[:i] in there for n in names for i, x in enumerate(n) if x == "/"), "manifest: a file that is a directory, too")
+    if "notes" in m:
+        descriptor_of(m["notes"], "text/markdown", "notes")
+    requires = m.get("requires", {})
+    require(all(len(requires.get(k, "").encode()) <= 256 for k in ("kubernetes", "upgradeFrom")), "manifest: range too long")
+    for k in ("architectures", "storageClasses", "apiGroups"):
+        unique(k, requires.get(k, []))
+    unique("parameter", [p["name"] for p in m.get("parameters", [])])
+    for p in m.get("parameters", []):
+        texts = p.get("enum", []) + ([p["default"]] if "default" in p else [])
+        require("default" not in p or "secret" not in p and p["default"] in p.get("enum", [p["default"]]), f"manifest: default of {p['name']}")
+        require(all(TYPES[p["type"]].fullmatch(x) for x in texts), f"manifest: type of parameter {p['name']}")
+        unique("value of an enum", p.get("enum", []))
+        # The patterns are RE2's, which Python does not have: that the texts match them is not checked.
+        require("pattern" not in p or p["type"] == "string" and len(p["pattern"].encode()) <= 1024, f"manifest: pattern of {p['name']}")
+        for v in p["values"]:
+            require(v["release"] in before, f"manifest: parameter {p['name']} of a release that is not there")
+            receives.append((v["release"], value_path(v["path"])))
+    unique("value that receives something", receives)
+    taken = {(r, *keys(path)) for r, path in receives}
+    require(not any(t[:i] in taken for t in taken for i in range(2, len(t))), "manifest: a value within one that receives something")
+    return used
+
+
 def parse_manifest(raw):
     require(raw.startswith(b'{"mediaType":"application/vnd.sealift.manifest.v1+json","format":1,'), "not a manifest of format 1")
     try:
@@ -288,7 +391,9 @@ def parse_manifest(raw):
         require(len(set(items)) == len(items), f"manifest: {what} twice")
 
     unique("platform", m["platforms"])
-    unique("image", [i["source"] for i in m["images"]])
+    images = m["images"] + m.get("artifacts", [])
+    require(len(images) <= 16384, "manifest: too many images and artifacts")
+    unique("image", [i["source"] for i in images])
     unique("release", [(c["namespace"], c["release"]) for c in m["charts"]])
     unique("blob", [b["digest"] for b in m["blobs"]])
     require(m["platforms"], "manifest: no platforms")
@@ -303,21 +408,25 @@ def parse_manifest(raw):
     charts = {(c["name"], c["version"]): c["manifest"]["digest"] for c in m["charts"]}
     require(all(charts[c["name"], c["version"]] == c["manifest"]["digest"] for c in m["charts"]), "manifest: two charts of one name")
     used = []
-    for i in m["images"]:
+
+    def check_referrers(referrers, about):
+        unique("referrer", [(r["subject"], r["digest"], r.get("tag")) for r in referrers])
+        for r in referrers:
+            require(r["subject"] in about, f"manifest: referrer {r['digest']} is about nothing that stands before it")
+            require("tag" not in r or r["tag"].split(".")[0] == r["subject"].replace(":", "-"), "manifest: tag of another subject")
+            about.add(r["digest"])
+            used.append(r)
+
+    for i in images:
         children, derived = i.get("children", []), i.get("derived")
         unique("platform of an image", i["platforms"])
         unique("child", [c["digest"] for c in children])
-        require(i["platforms"] and i["reasons"], f"manifest: image {i['source']} without platforms or reasons")
+        require(i["reasons"], f"manifest: image {i['source']} without reasons")
         require(not derived or children and derived["digest"] != i["digest"], "manifest: derived index without children or equal")
         require("@" not in i["source"] or i["source"].split("@")[1] == i["digest"], "manifest: source pins another digest")
         used += [i] + children + ([derived] if derived else [])
         referrers, about = i.get("referrers", []), {i["digest"]} | {c["digest"] for c in children}
-        unique("referrer", [(r["subject"], r["digest"], r.get("tag")) for r in referrers])
-        for r in referrers:
-            require(r["subject"] in about, f"manifest: referrer {r['digest']} is about nothing of its image")
-            require("tag" not in r or r["tag"].split(".")[0] == r["subject"].replace(":", "-"), "manifest: tag of another subject")
-            about.add(r["digest"])
-            used.append(r)
+        check_referrers(referrers, about)
         require("referrersDropped" not in i or not referrers and "signedBy" not in i, "manifest: referrers that were dropped")
         for s in i.get("signedBy", []):
             if "key" in s:
@@ -326,10 +435,18 @@ def parse_manifest(raw):
             require(("issuer" in s) != ("issuerRegExp" in s) and ("subject" in s) != ("subjectRegExp" in s) and "trustedRoot" in s,
                     "manifest: a signer is neither a key nor an identity")
             used.append(s["trustedRoot"])
+    require(all(i["platforms"] and "artifactType" not in i for i in m["images"]), "manifest: an image without platforms, or an artifact")
+    require(all(not i["platforms"] and "artifactType" in i and "derived" not in i for i in m.get("artifacts", [])),
+            "manifest: an artifact without a type, or with platforms")
+    unique("ignored image", [i["reference"] for i in m.get("ignored", [])])
+    require(all(i["reasons"] for i in m.get("ignored", [])), "manifest: an ignored image without reasons")
+    used += check_site(m, lambda referrers, digest: check_referrers(referrers, {digest}), unique)
     for c in m["charts"]:
         require(all(len(v["name"].encode()) <= 255 for v in c["values"]), "manifest: name of a values file too long")
-        used += [c["manifest"], c["archive"]] + [{**v, "mediaType": carried.get(v["digest"], (0, ""))[1]} for v in c["values"]]
-    require(all(carried.get(d["digest"]) == (d["size"], d["mediaType"]) for d in used), "manifest: a descriptor without its blob")
+        used += [c["manifest"], c["archive"]] + [{**v, "mediaType": "application/vnd.sealift.values.v1+yaml"} for v in c["values"]]
+    for d in used:
+        have = carried.get(d["digest"], (None, None))
+        require(have[0] == d["size"] and (have[1] == d["mediaType"] or d["mediaType"] in OWN_TYPES), f"manifest: a descriptor without its blob: {d}")
     want = [(n, len(c), hashlib.sha256(c).hexdigest()) for n, c in layout_files(m).items()]
     want += [blob_entry(b, e) for b, e in zip(m["blobs"], m["entries"][2:])]
     require([(e["name"], e["size"], e["sha256"]) for e in m["entries"]] == want and len(want) == 2 + len(m["blobs"]),
