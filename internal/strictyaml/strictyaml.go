@@ -121,6 +121,28 @@ func (d *Document) Line(key string) int {
 	return d.root.Line
 }
 
+// At is the line of the value that a path leads to: keys of mappings (string) and positions in lists
+// (int). Where it leads nowhere, it is the line of the last value on the way.
+func (d *Document) At(path ...any) int {
+	n := d.root
+	for _, step := range path {
+		var next *yaml.Node
+		switch step := step.(type) {
+		case string:
+			next = child(n, step)
+		case int:
+			if n.Kind == yaml.SequenceNode && step >= 0 && step < len(n.Content) {
+				next = n.Content[step]
+			}
+		}
+		if next == nil {
+			break
+		}
+		n = next
+	}
+	return n.Line
+}
+
 // Lines calls set with the lines on which the items of the list under a key at the top begin.
 func (d *Document) Lines(key string, set func(i, line int)) {
 	if list := child(d.root, key); list != nil && list.Kind == yaml.SequenceNode {
@@ -203,11 +225,59 @@ func indirect(n *yaml.Node, where string) []Problem {
 	return problems
 }
 
+// unmarshaler is what types implement that read themselves.
+var unmarshaler = reflect.TypeFor[yaml.Unmarshaler]()
+
+// scalars are the kinds of values that are no lists and no mappings, as people call them.
+var scalars = map[reflect.Kind]string{
+	reflect.String: "a text", reflect.Int: "a whole number", reflect.Int64: "a whole number", reflect.Bool: "true or false",
+}
+
+// nearest returns the name that text differs from in at most two letters, a third of it, "" where
+// there is none.
+func nearest(text string, names []string) string {
+	best, least := "", min(2, len(text)/3)+1
+	for _, n := range names {
+		if d := distance(strings.ToLower(text), strings.ToLower(n)); d < least {
+			best, least = n, d
+		}
+	}
+	return best
+}
+
+// distance is in how many letters two short texts differ (Levenshtein), at most 64.
+func distance(a, b string) int {
+	const most = 64
+	if len(a) > most || len(b) > most {
+		return most
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := before
+			if a[i] != b[j] {
+				change++
+			}
+			before = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
 // plainInt is a whole number as everybody reads it: 010 is 8 to some, and 10 to others.
 var plainInt = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\A-?(?:0|[1-9][0-9]{0,17})\z`) })
 
 // wrongScalar checks that a number or a truth value is written as one.
 func wrongScalar(n *yaml.Node, t reflect.Type, where string) []Problem {
+	if n.Kind != yaml.ScalarNode && scalars[t.Kind()] != "" && !reflect.PointerTo(t).Implements(unmarshaler) {
+		return []Problem{{n.Line, fmt.Sprintf("%s is not %s", name(where), scalars[t.Kind()])}}
+	}
 	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
 		return nil
 	}
@@ -238,6 +308,9 @@ func unknownKeys(n *yaml.Node, t reflect.Type, where string, depth int) []Proble
 		}
 		return unknownKeys(n, t.Elem(), where, depth)
 	case reflect.Slice:
+		if n.Kind != yaml.SequenceNode && n.Tag != "!!null" && !reflect.PointerTo(t).Implements(unmarshaler) {
+			return []Problem{{n.Line, name(where) + " is not a list"}}
+		}
 		if n.Kind == yaml.SequenceNode {
 			for i, item := range n.Content {
 				problems = append(problems, unknownKeys(item, t.Elem(), fmt.Sprintf("%s[%d]", where, i), depth+1)...)
@@ -283,7 +356,11 @@ func unknownKeys(n *yaml.Node, t reflect.Type, where string, depth int) []Proble
 		seen[k.Value] = k.Line
 		ft, ok := known[k.Value]
 		if !ok {
-			problems = append(problems, Problem{k.Line, fmt.Sprintf("unknown key %+q; known here: %s", path, strings.Join(names, ", "))})
+			meant := ""
+			if like := nearest(k.Value, names); like != "" {
+				meant = fmt.Sprintf(" (did you mean %s?)", like)
+			}
+			problems = append(problems, Problem{k.Line, fmt.Sprintf("unknown key %+q%s; known here: %s", path, meant, strings.Join(names, ", "))})
 			continue
 		}
 		problems = append(problems, unknownKeys(n.Content[i+1], ft, path, depth+1)...)

@@ -94,22 +94,22 @@ func TestDecodeProblems(t *testing.T) {
 		{"kind: \x00", "f: control characters are not allowed"},
 		{"kind: \xff", "f: invalid leading UTF-8 octet"},
 		{strings.Repeat("#", 4097), "f: more than 4096 bytes"},
-		{"kind: a\nkindd: b", `f:2: unknown key "kindd"; known here: kind, count, large, on, maybe, texts, part, parts, named`},
-		{"Kind: a", `f:1: unknown key "Kind"; known here: kind, count, large, on, maybe, texts, part, parts, named`},
+		{"kind: a\nkindd: b", `f:2: unknown key "kindd" (did you mean kind?); known here: kind, count, large, on, maybe, texts, part, parts, named`},
+		{"Kind: a", `f:1: unknown key "Kind" (did you mean kind?); known here: kind, count, large, on, maybe, texts, part, parts, named`},
 		{"k\u0456nd: a", `f:1: unknown key "k\u0456nd"; known here: kind, count, large, on, maybe, texts, part, parts, named`},
 		{"Ours: a", `f:1: unknown key "Ours"; known here: kind, count, large, on, maybe, texts, part, parts, named`},
 		{"ours: a", `f:1: unknown key "ours"; known here: kind, count, large, on, maybe, texts, part, parts, named`},
-		{"parts: [{text: a}, {txt: b}]", `f:1: unknown key "parts[1].txt"; known here: text, more`},
+		{"parts: [{text: a}, {txt: b}]", `f:1: unknown key "parts[1].txt" (did you mean text?); known here: text, more`},
 		{"kind: a\n\"kind\": b", `f:2: "kind" stands here for the second time, first on line 1`},
 		{"named: {a: {}, 'a': {}}", `f:1: "named.a" stands here for the second time, first on line 1`},
 		{"named:\n  1: {}\n  \"1\": {}\n", `f:3: "named.1" stands here for the second time, first on line 2`},
 		{"part: text", "f:1: part is not a mapping of keys to values"},
 		{"part: ~", "f:1: part is not a mapping of keys to values"},
-		{"parts: {text: a}", "f:1: cannot unmarshal !!map into []strictyaml_test.part"},
+		{"parts: {text: a}", "f:1: parts is not a list"},
 		{"named: [a]", "f:1: cannot unmarshal !!seq into map[string]strictyaml_test.part"},
-		{"texts: a", "f:1: cannot unmarshal !!str `a` into []string"},
-		{"kind: {a: b}", "f:1: cannot unmarshal !!map into string"},
-		{"count: [1]", "f:1: cannot unmarshal !!seq into int"},
+		{"texts: a", "f:1: texts is not a list"},
+		{"kind: {a: b}", "f:1: kind is not a text"},
+		{"count: [1]", "f:1: count is not a whole number"},
 
 		{"kind: &a b", "f:1: kind has the anchor &a; aliases are not read, leave it out"},
 		{"&a kind: b", `f:1: key "kind" has the anchor &a; aliases are not read, leave it out`},
@@ -158,6 +158,34 @@ func TestDecodeIsBounded(t *testing.T) {
 	bomb := "texts: &a [x,x,x,x,x,x,x,x,x,x]\nparts: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nnamed: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nkind: [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n"
 	if _, _, got := decode(bomb); !strings.HasPrefix(got, "f:1: texts has the anchor &a") {
 		t.Error(got)
+	}
+}
+
+func TestAt(t *testing.T) {
+	_, doc, problems := decode("kind: a\nparts:\n- text: b\n-\n  text: c\n  more:\n    text:\n      d\n")
+	if problems != "" {
+		t.Fatal(problems)
+	}
+	for _, c := range []struct {
+		path []any
+		want int
+	}{
+		{nil, 1},
+		{[]any{"kind"}, 1},
+		{[]any{"parts"}, 3},
+		{[]any{"parts", 0}, 3},
+		{[]any{"parts", 1}, 5},
+		{[]any{"parts", 1, "more", "text"}, 8},
+		// Where there is nothing, it is what is around it.
+		{[]any{"parts", 1, "more", "more", "text"}, 7},
+		{[]any{"parts", 2}, 3},
+		{[]any{"parts", -1, "text"}, 3},
+		{[]any{"kind", 0}, 1},
+		{[]any{"none", 0, "text"}, 1},
+	} {
+		if got := doc.At(c.path...); got != c.want {
+			t.Errorf("%v is on line %d, want %d", c.path, got, c.want)
+		}
 	}
 }
 

@@ -478,10 +478,10 @@ func (r *Rule) CheckContent(m *manifest.Manifest) error {
 	if len(r.channels) > 0 && !slices.Contains(r.channels, m.Channel) {
 		e.Violations = append(e.Violations, fmt.Sprintf("it is of the channel %q, and not of %s", m.Channel, strings.Join(r.channels, ", ")))
 	}
-	for i := range m.Images {
-		repository, _, _ := manifest.SplitSource(m.Images[i].Source)
+	for _, img := range m.AllImages() {
+		repository, _, _ := manifest.SplitSource(img.Source)
 		if !r.allowsOrigin(repository) {
-			e.Violations = append(e.Violations, fmt.Sprintf("image %q is from none of the registries %s", m.Images[i].Source, strings.Join(r.Registries(), ", ")))
+			e.Violations = append(e.Violations, fmt.Sprintf("image %q is from none of the registries %s", img.Source, strings.Join(r.Registries(), ", ")))
 		}
 	}
 	for i := range m.Charts {
