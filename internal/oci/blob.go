@@ -43,7 +43,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 			if b.at == b.d.Size {
 				return 0, io.EOF
 			}
-			body, err := b.repo.openBlob(b.ctx, b.d, b.at)
+			body, err := b.connect()
 			if err != nil {
 				b.broken(err)
 				continue
@@ -68,12 +68,24 @@ func (b *blobReader) Read(p []byte) (int, error) {
 	return 0, b.err
 }
 
+// connect asks for what is still missing, as one of the host's small requests until the answer
+// begins.
+func (b *blobReader) connect() (io.ReadCloser, error) {
+	leave, err := b.repo.host.enter(b.ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return b.repo.openBlob(b.ctx, b.d, b.at)
+}
+
 // broken closes a connection and waits for the next try, if there is to be one.
 func (b *blobReader) broken(err error) {
 	if b.body != nil {
 		_ = b.body.Close() // it is of no use any more
 		b.body = nil
 		if b.at-b.begun >= progressed {
+			b.back.done()
 			b.back = newBackoff()
 		}
 	}
@@ -83,6 +95,7 @@ func (b *blobReader) broken(err error) {
 }
 
 func (b *blobReader) Close() error {
+	b.back.done()
 	b.err = errors.New("read of a closed blob")
 	if b.body == nil {
 		return nil

@@ -3,6 +3,9 @@ package oci
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -35,12 +38,24 @@ type Options struct {
 	// addresses always are.
 	PlainHTTP []string
 	UserAgent string
+	// Mirrors says where registries are read instead: host to HOST[:PORT][/PREFIX], as
+	// ParseMirror returns them. Nothing is ever pushed to a mirror.
+	Mirrors map[string]string
+	// PerHost is how many small requests (for manifests, configs, lists) are under way at a time
+	// to one host; 0 for 48. The bodies of blobs do not count.
+	PerHost int
+	// Waiting, if set, is told when a host wants to be left alone for a while, and is. It is
+	// called by several goroutines at a time.
+	Waiting func(host string, d time.Duration)
 }
 
 // Client talks to registries.
 type Client struct {
 	o     Options
 	plain map[string]bool
+	hosts *hosts
+	// base is what all repositories send their requests through.
+	base http.RoundTripper
 
 	mu    sync.Mutex
 	repos map[string]*repoEntry
@@ -54,11 +69,18 @@ type repoEntry struct {
 
 // NewClient returns a client; nothing is dialled yet.
 func NewClient(o Options) *Client {
-	c := &Client{o: o, plain: map[string]bool{}, repos: map[string]*repoEntry{}}
-	for _, h := range o.PlainHTTP {
-		c.plain[h] = true
-	}
+	c := &Client{o: o, plain: o.plainHosts(), hosts: newHosts(o), repos: map[string]*repoEntry{}}
+	polite := &politeTransport{o.Transport, c.hosts}
+	c.base = transport.NewUserAgent(&challenges{inner: guard{polite, c.plain}, answers: map[string]*answer{}}, o.UserAgent)
 	return c
+}
+
+func (o *Options) plainHosts() map[string]bool {
+	plain := map[string]bool{}
+	for _, h := range o.PlainHTTP {
+		plain[h] = true
+	}
+	return plain
 }
 
 // TransportOption changes what NewTransport returns.
@@ -69,6 +91,39 @@ type TransportOption func(*http.Transport)
 // name is resolved; what dial refuses is not looked up either.
 func WithDialer(dial func(ctx context.Context, network, address string) (net.Conn, error)) TransportOption {
 	return func(t *http.Transport) { t.DialContext = dial }
+}
+
+// WithRootCAs makes the transport trust the certificate authorities in a PEM file, beside those of
+// the system. What is no certificate in there is an error.
+func WithRootCAs(pemBytes []byte) (TransportOption, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("reading the system's certificate authorities: %w", err)
+	}
+	n := 0
+	for rest := pemBytes; ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("reading certificate authorities: block %d is a %q, want a CERTIFICATE", n+1, block.Type)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("reading certificate authorities: block %d: %w", n+1, err)
+		}
+		pool.AddCert(cert)
+	}
+	if n == 0 {
+		return nil, errors.New("reading certificate authorities: there is no certificate in PEM form")
+	}
+	return func(t *http.Transport) {
+		if t.TLSClientConfig == nil {
+			t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		t.TLSClientConfig.RootCAs = pool
+	}, nil
 }
 
 // NewTransport returns a transport for registries. proxy decides which proxy a request takes;
@@ -123,7 +178,11 @@ func isLoopback(host string) bool {
 type Repository struct {
 	client *Client
 	http   *http.Client
-	name   name.Repository
+	// name is where it is spoken to: the mirror, where there is one.
+	name name.Repository
+	host *host
+	// at is the host as it is named in errors; mirrored the registry whose mirror that is, or empty.
+	at, mirrored string
 	// Registry and Path are as the caller gave them.
 	Registry, Path string
 	// noReferrersAPI is set once the registry has shown that it has none.
@@ -131,7 +190,8 @@ type Repository struct {
 }
 
 // Repository opens registry/path for pulling or, where push is set, for pulling and pushing.
-// It asks the registry how it wants to be authenticated. Errors are *Error.
+// It asks the registry how it wants to be authenticated. For pulling, the mirror of the registry
+// is taken where there is one. Errors are *Error.
 func (c *Client) Repository(ctx context.Context, registry, path string, push bool) (*Repository, error) {
 	key := fmt.Sprintf("%s/%s %t", registry, path, push)
 	c.mu.Lock()
@@ -154,39 +214,51 @@ func (c *Client) Repository(ctx context.Context, registry, path string, push boo
 }
 
 func (c *Client) open(ctx context.Context, registry, path string, push bool) (*Repository, error) {
+	at, below, mirrored := registry, path, ""
+	if mirror := c.o.Mirrors[canonicalHost(registry)]; mirror != "" && !push {
+		var prefix string
+		at, prefix, _ = strings.Cut(mirror, "/")
+		below, mirrored = strings.TrimPrefix(prefix+"/"+path, "/"), registry
+	}
+	fail := func(doing string, err error) error {
+		return &Error{Side: c.o.Side, Registry: at, For: mirrored, Doing: doing, Err: err}
+	}
 	var opts []name.Option
-	if c.plain[registry] {
+	if c.plain[at] {
 		opts = append(opts, name.Insecure)
 	}
 	doing := "connecting for " + path
-	repo, err := name.NewRepository(registry+"/"+path, opts...)
-	if err == nil && repo.RegistryStr() != registry && registry != "docker.io" {
+	repo, err := name.NewRepository(at+"/"+below, opts...)
+	if err == nil && repo.RegistryStr() != at && at != dockerHub {
 		// The library takes a host without dot and port for a part of the path, on Docker Hub.
-		err = fmt.Errorf("%q cannot be told from a repository; add the port", registry)
+		err = fmt.Errorf("%q cannot be told from a repository; add the port", at)
 	}
 	if err != nil {
-		return nil, &Error{c.o.Side, registry, doing, err}
+		return nil, fail(doing, err)
 	}
 	auth := authn.Anonymous
 	if c.o.Keychain != nil {
 		if auth, err = authn.Resolve(ctx, c.o.Keychain, repo); err != nil {
-			return nil, &Error{c.o.Side, registry, "finding credentials", err}
+			return nil, fail("finding credentials", err)
 		}
 	}
 	scope := transport.PullScope
 	if push {
 		scope = transport.PushScope
 	}
-	base := transport.NewUserAgent(guard{c.o.Transport, c.plain}, c.o.UserAgent)
+	host := c.hosts.of(repo.RegistryStr())
 	var rt http.RoundTripper
-	err = retrySmall(ctx, func(ctx context.Context) (err error) {
-		rt, err = transport.NewWithContext(ctx, repo.Registry, auth, base, []string{repo.Scope(scope)})
+	err = host.small(ctx, func(ctx context.Context) (err error) {
+		rt, err = transport.NewWithContext(ctx, repo.Registry, auth, c.base, []string{repo.Scope(scope)})
 		return err
 	})
 	if err != nil {
-		return nil, &Error{c.o.Side, registry, doing, err}
+		return nil, fail(doing, err)
 	}
-	return &Repository{client: c, http: &http.Client{Transport: rt}, name: repo, Registry: registry, Path: path}, nil
+	return &Repository{
+		client: c, http: &http.Client{Transport: rt}, name: repo, host: host, at: at, mirrored: mirrored,
+		Registry: registry, Path: path,
+	}, nil
 }
 
 func (r *Repository) fail(doing, what string, err error) error {
@@ -198,9 +270,19 @@ func (r *Repository) fail(doing, what string, err error) error {
 			// For who reads a blob the end of a connection is not the end of the blob.
 			cause = fmt.Errorf("the connection was closed without an answer: %w", io.ErrUnexpectedEOF)
 		}
-		err = fmt.Errorf("%s: %w", strings.ToLower(u.Op), cause)
+		short := fmt.Errorf("%s: %w", strings.ToLower(u.Op), cause)
+		// Why nobody waited for another try must not be lost with the address.
+		for _, done := range []error{context.Canceled, context.DeadlineExceeded} {
+			if errors.Is(err, done) && !errors.Is(short, done) {
+				short = fmt.Errorf("%w after %w", done, short)
+			}
+		}
+		err = short
 	}
-	return &Error{r.client.o.Side, r.Registry, fmt.Sprintf("%s %s of %s", doing, what, r.Path), err}
+	return &Error{
+		Side: r.client.o.Side, Registry: r.at, For: r.mirrored,
+		Doing: fmt.Sprintf("%s %s of %s", doing, what, r.Path), Err: err,
+	}
 }
 
 func (r *Repository) url(format string, a ...any) string {
@@ -236,7 +318,7 @@ type Content struct {
 // identifier is a digest, it is compared. Errors are *Error.
 func (r *Repository) Manifest(ctx context.Context, identifier string) (*Content, error) {
 	var c *Content
-	err := retrySmall(ctx, func(ctx context.Context) error {
+	err := r.host.small(ctx, func(ctx context.Context) error {
 		resp, err := r.do(ctx, http.MethodGet, r.url("manifests/%s", identifier), http.Header{"Accept": {accepted}})
 		if err != nil {
 			return err
@@ -289,7 +371,7 @@ func (r *Repository) ManifestDigest(ctx context.Context, identifier string) (str
 	var digest string
 	var unnamed bool
 	byDigest := manifest.CheckDigest(identifier) == nil
-	err := retrySmall(ctx, func(ctx context.Context) error {
+	err := r.host.small(ctx, func(ctx context.Context) error {
 		// Tags of other kinds of content are not free either.
 		resp, err := r.do(ctx, http.MethodHead, r.url("manifests/%s", identifier), http.Header{"Accept": {accepted + ", */*;q=0.1"}})
 		if err != nil {
@@ -336,7 +418,7 @@ func (r *Repository) ManifestDigest(ctx context.Context, identifier string) (str
 // ReadBlob reads a small blob into memory and checks its digest and size.
 func (r *Repository) ReadBlob(ctx context.Context, d manifest.Descriptor, limit int64) ([]byte, error) {
 	var raw []byte
-	err := retrySmall(ctx, func(ctx context.Context) error {
+	err := r.host.small(ctx, func(ctx context.Context) error {
 		body, err := r.openBlob(ctx, d, 0)
 		if err != nil {
 			return err
@@ -362,7 +444,7 @@ func (r *Repository) ReadBlob(ctx context.Context, d manifest.Descriptor, limit 
 // HasBlob reports whether the repository has the blob.
 func (r *Repository) HasBlob(ctx context.Context, digest string) (bool, error) {
 	found := false
-	err := retrySmall(ctx, func(ctx context.Context) error {
+	err := r.host.small(ctx, func(ctx context.Context) error {
 		resp, err := r.do(ctx, http.MethodHead, r.url("blobs/%s", digest), nil)
 		if err != nil {
 			return err
@@ -550,7 +632,7 @@ func (r *Repository) PutManifest(ctx context.Context, identifier string, c *Cont
 
 // putManifest is PutManifest; it returns the subject that the registry recognised.
 func (r *Repository) putManifest(ctx context.Context, identifier string, c *Content) (subject string, err error) {
-	err = retrySmall(ctx, func(ctx context.Context) error {
+	err = r.host.small(ctx, func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPut, r.url("manifests/%s", identifier), bytes.NewReader(c.Raw))
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
@@ -15,6 +16,8 @@ type Error struct {
 	Side string
 	// Registry is its host.
 	Registry string
+	// For is the registry whose mirror that is; empty where it is none.
+	For string
 	// Doing is what was being done to what, such as "reading manifest of x/y:1".
 	Doing string
 	Err   error
@@ -22,7 +25,11 @@ type Error struct {
 
 // Error names side, registry and deed.
 func (e *Error) Error() string {
-	return fmt.Sprintf("%s %s: %s: %v", e.Side, e.Registry, e.Doing, e.Err)
+	mirror := ""
+	if e.For != "" {
+		mirror = " (for " + e.For + ")"
+	}
+	return fmt.Sprintf("%s %s%s: %s: %v", e.Side, e.Registry, mirror, e.Doing, e.Err)
 }
 
 // Unwrap returns the cause.
@@ -49,8 +56,36 @@ type TooLargeError struct{ Limit int64 }
 // Error gives the limit.
 func (e *TooLargeError) Error() string { return fmt.Sprintf("is larger than %d bytes", e.Limit) }
 
-// IsNotFound reports whether a registry answered that it has no such thing.
-func IsNotFound(err error) bool { return statusOf(err) == http.StatusNotFound }
+// BusyError says that a host wants to be left alone for a while.
+type BusyError struct {
+	// Host is who, as host[:port].
+	Host string
+	// Wait is for how long.
+	Wait time.Duration
+	// Err is its refusal, in its own words.
+	Err error
+	// opens is closed when the time has passed; nil where that takes too long.
+	opens <-chan struct{}
+}
+
+// Error names host and time, and quotes the refusal.
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("%s wants to be left alone for %v: %v", e.Host, e.Wait, e.Err)
+}
+
+// Unwrap returns the refusal.
+func (e *BusyError) Unwrap() error { return e.Err }
+
+// ErrAbsent is wrapped where a file or directory has not got what was asked for.
+var ErrAbsent = errors.New("it is not there")
+
+// IsNotFound reports whether a source has no such thing.
+func IsNotFound(err error) bool {
+	return statusOf(err) == http.StatusNotFound || errors.Is(err, ErrAbsent)
+}
+
+// IsBusy reports whether a registry limits how much its users may ask.
+func IsBusy(err error) bool { return statusOf(err) == http.StatusTooManyRequests }
 
 // IsDenied reports whether a registry refused for want of credentials or rights.
 func IsDenied(err error) bool {

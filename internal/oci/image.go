@@ -158,8 +158,11 @@ func ConfigPlatform(raw []byte) (string, error) {
 }
 
 // Matches reports whether an image made for have is one for want. A variant that want does
-// not name is not looked at; for arm64 "v8" is the same as none.
+// not name is not looked at; for arm64 "v8" is the same as none. All are for AllPlatforms.
 func Matches(have, want string) bool {
+	if want == AllPlatforms {
+		return true
+	}
 	if strings.HasPrefix(want, "linux/arm64") || strings.HasPrefix(have, "linux/arm64") {
 		have, want = strings.TrimSuffix(have, "/v8"), strings.TrimSuffix(want, "/v8")
 	}
@@ -175,12 +178,18 @@ type MissingPlatformError struct {
 
 // Error lists what there is.
 func (e *MissingPlatformError) Error() string {
+	if len(e.Have) == 0 {
+		return fmt.Sprintf("image %q is not made for %s: none of its parts names a platform", e.Reference, e.Want)
+	}
 	return fmt.Sprintf("image %q is not made for %s, but for %s", e.Reference, e.Want, strings.Join(e.Have, ", "))
 }
 
+// AllPlatforms stands, alone, for every platform that an image is made for.
+const AllPlatforms = "all"
+
 // Select returns the children for the wanted platforms, in the index's order, with the
-// attestations about them, and the platforms found. A platform without a child is a
-// *MissingPlatformError.
+// attestations about them, and the platforms found. AllPlatforms selects all children, those
+// included that name no platform. A platform without a child is a *MissingPlatformError.
 func Select(reference string, children []Child, want []string) (selected []Child, platforms []string, err error) {
 	chosen := map[string]bool{}
 	var have []string
@@ -189,6 +198,7 @@ func Select(reference string, children []Child, want []string) (selected []Child
 			have = append(have, c.Platform)
 		}
 	}
+	every := len(want) == 1 && want[0] == AllPlatforms
 	for _, w := range want {
 		found := false
 		for _, c := range children {
@@ -202,7 +212,7 @@ func Select(reference string, children []Child, want []string) (selected []Child
 	}
 	seen := map[string]bool{}
 	for _, c := range children {
-		about := c.Platform == UnknownPlatform && chosen[c.Of]
+		about := c.Platform == UnknownPlatform && (every || chosen[c.Of])
 		if !chosen[c.Digest] && !about {
 			continue
 		}

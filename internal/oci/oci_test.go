@@ -60,6 +60,26 @@ func TestReferences(t *testing.T) {
 	}
 }
 
+// FuzzParseMirror: what is accepted can be asked for, and is still accepted when it is written out.
+func FuzzParseMirror(f *testing.F) {
+	f.Add("docker.io=mirror.example:5000/a/b")
+	f.Add("index.docker.io=localhost:1/")
+	f.Add("a.b=0.0//0")
+	f.Add(".=.")
+	f.Fuzz(func(t *testing.T, text string) {
+		host, mirror, err := oci.ParseMirror(text)
+		if err != nil {
+			return
+		}
+		if h, m, err := oci.ParseMirror(host + "=" + mirror); err != nil || h != host || m != mirror {
+			t.Fatalf("%q became %q %q, read again %q %q, %v", text, host, mirror, h, m, err)
+		}
+		if _, err := oci.ParseReference(mirror + "/x:1"); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+	})
+}
+
 // FuzzNormalize: what is accepted keeps its meaning when it is written out and read again.
 func FuzzNormalize(f *testing.F) {
 	f.Add("nginx")
@@ -134,6 +154,13 @@ func TestSelectAndDerive(t *testing.T) {
 	if _, _, err := oci.Select("x", children, []string{"linux/amd64", "linux/s390x"}); !errors.As(err, &missing) || missing.Want != "linux/s390x" || len(missing.Have) != 3 {
 		t.Fatalf("%v", err)
 	}
+	all, platforms, err := oci.Select("x", children, []string{oci.AllPlatforms})
+	if err != nil || len(all) != 3 || all[0].Digest != d1 || all[1].Digest != d2 || all[2].Digest != d3 || len(platforms) != 3 {
+		t.Fatalf("selected %v for all platforms %v, %v", all, platforms, err)
+	}
+	if _, _, err := oci.Select("x", children[3:], []string{oci.AllPlatforms}); !errors.As(err, &missing) || len(missing.Have) != 0 {
+		t.Fatalf("of an index without platforms: %v", err)
+	}
 	derived, err := oci.DeriveIndex(index, func(d string) bool { return d == d2 })
 	if err != nil {
 		t.Fatal(err)
@@ -151,6 +178,19 @@ func TestSelectAndDerive(t *testing.T) {
 	}
 	if derived.Digest != manifest.Digest(derived.Raw) || derived.MediaType != "application/vnd.oci.image.index.v1+json" {
 		t.Fatalf("descriptor %+v", derived.Descriptor)
+	}
+}
+
+func TestArtifactType(t *testing.T) {
+	for raw, want := range map[string]string{
+		`{"artifactType":"a/b","config":{"mediaType":"c/d"}}`: "a/b",
+		`{"config":{"mediaType":"c/d"}}`:                      "c/d",
+		`{"manifests":[]}`:                                    "",
+		`[]`:                                                  "",
+	} {
+		if got := oci.ArtifactType([]byte(raw)); got != want {
+			t.Errorf("%s is a %q, want %q", raw, got, want)
+		}
 	}
 }
 

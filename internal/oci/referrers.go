@@ -104,7 +104,7 @@ func (r *Repository) referrersByAPI(ctx context.Context, digest string) (all []L
 		}
 		var list []Listed
 		target := next
-		err := retrySmall(ctx, func(ctx context.Context) (err error) {
+		err := r.host.small(ctx, func(ctx context.Context) (err error) {
 			list, next, err = r.referrersPage(ctx, target, page == 0)
 			return err
 		})
@@ -202,23 +202,26 @@ func isNext(params string) bool {
 }
 
 // parseReferrers reads a list of referrers, of whatever kinds.
-func parseReferrers(raw []byte) ([]Listed, error) {
+func parseReferrers(raw []byte) ([]Listed, error) { return parseList(raw, "list of referrers") }
+
+// parseList reads an index of manifests of whatever kinds; what it is, is for errors.
+func parseList(raw []byte, what string) ([]Listed, error) {
 	var doc struct {
 		Manifests []listedJSON `json:"manifests"`
 	}
 	if err := json.Unmarshal(raw, &doc); err != nil {
-		return nil, fmt.Errorf("parsing list of referrers: %w", err)
+		return nil, fmt.Errorf("parsing %s: %w", what, err)
 	}
 	if len(doc.Manifests) > maxListed {
-		return nil, fmt.Errorf("parsing list of referrers: %d of them, at most %d are allowed", len(doc.Manifests), maxListed)
+		return nil, fmt.Errorf("parsing %s: it names %d manifests, at most %d are allowed", what, len(doc.Manifests), maxListed)
 	}
 	list := make([]Listed, 0, len(doc.Manifests))
 	for i, m := range doc.Manifests {
 		if err := manifest.CheckDigest(m.Digest); err != nil {
-			return nil, fmt.Errorf("parsing list of referrers: item %d: %w", i, err)
+			return nil, fmt.Errorf("parsing %s: item %d: %w", what, i, err)
 		}
 		if m.Size < 0 || m.Size > manifest.MaxOCIManifestBytes {
-			return nil, fmt.Errorf("parsing list of referrers: %s: size %d", m.Digest, m.Size)
+			return nil, fmt.Errorf("parsing %s: %s: size %d", what, m.Digest, m.Size)
 		}
 		list = append(list, Listed{manifest.Descriptor{Digest: m.Digest, MediaType: m.MediaType, Size: m.Size}, m.ArtifactType, m.Annotations})
 	}
@@ -233,6 +236,21 @@ type Artifact struct {
 	// Type is its artifactType or else the media type of its config.
 	Type        string
 	Annotations map[string]string
+}
+
+// ArtifactType is what an artifact says that it is (OCI image spec 1.1, "artifacts"): its
+// artifactType or else the media type of its config; empty where raw says neither.
+func ArtifactType(raw []byte) string {
+	var doc struct {
+		ArtifactType string `json:"artifactType"`
+		Config       struct {
+			MediaType string `json:"mediaType"`
+		} `json:"config"`
+	}
+	if json.Unmarshal(raw, &doc) != nil {
+		return ""
+	}
+	return cmp.Or(doc.ArtifactType, doc.Config.MediaType)
 }
 
 // ParseArtifact reads an image manifest with what makes a referrer of it.

@@ -22,16 +22,29 @@ const (
 	growth    = 3
 )
 
-// backoff counts failures that came one after the other and waits longer after each.
+// Waits that hosts ask for, with Retry-After. What is asked for beyond longestWait is not waited
+// for, since asking earlier is no use; patience is for how long one request lets itself be put off.
+const (
+	longestWait = 5 * time.Minute
+	patience    = 15 * time.Minute
+)
+
+// backoff counts failures that came one after the other and waits longer after each. A host that
+// says how long to wait is no failure, until patience is at its end.
 type backoff struct {
 	failures int
 	next     time.Duration
+	end      *time.Timer
 }
 
 func newBackoff() backoff { return backoff{next: firstWait} }
 
 // wait waits after a failure, and returns the error where there is to be no other try.
 func (b *backoff) wait(ctx context.Context, err error) error {
+	var busy *BusyError
+	if errors.As(err, &busy) {
+		return b.waitFor(ctx, busy, err)
+	}
 	b.failures++
 	if b.failures == attempts || ctx.Err() != nil || !temporary(err) {
 		return err
@@ -48,9 +61,44 @@ func (b *backoff) wait(ctx context.Context, err error) error {
 	}
 }
 
+// waitFor waits until a busy host may be asked again.
+func (b *backoff) waitFor(ctx context.Context, busy *BusyError, err error) error {
+	if busy.opens == nil || ctx.Err() != nil {
+		return err
+	}
+	if b.end == nil {
+		b.end = time.NewTimer(patience)
+	}
+	select {
+	case <-busy.opens:
+	case <-b.end.C:
+		b.end.Reset(0) // it stays at its end
+		return err
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), err)
+	}
+	// Those who waited with this one are not to come all at once either.
+	t := time.NewTimer(rand.N(firstWait))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), err)
+	case <-t.C:
+		return nil
+	}
+}
+
+// done lets go of what waiting needed.
+func (b *backoff) done() {
+	if b.end != nil {
+		b.end.Stop()
+	}
+}
+
 // retry calls f until it succeeds, fails for good, or has been tried often enough.
 func retry(ctx context.Context, f func() error) error {
 	b := newBackoff()
+	defer b.done()
 	for {
 		err := f()
 		if err == nil {
@@ -66,17 +114,18 @@ func retry(ctx context.Context, f func() error) error {
 // then says nothing must not hold everything up.
 const answerTime = time.Minute
 
-// retrySmall is retry for requests without a payload, each of which gets answerTime.
-func retrySmall(ctx context.Context, f func(context.Context) error) error {
-	return retry(ctx, func() error {
-		attempt, cancel := context.WithTimeout(ctx, answerTime)
-		defer cancel()
-		return f(attempt)
-	})
-}
-
 // permanentError is one that doing the same again does not help against.
 type permanentError struct{ error }
+
+// temporaryStatus reports whether an answer may be another in a moment.
+func temporaryStatus(code int) bool {
+	switch code {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
 
 // temporary reports whether doing the same again may help.
 func temporary(err error) bool {
@@ -84,17 +133,13 @@ func temporary(err error) bool {
 	if errors.As(err, &p) {
 		return false
 	}
-	if errors.Is(err, ErrNotListed) {
+	var answer temporaryError
+	if errors.Is(err, ErrNotListed) || errors.As(err, &answer) {
 		return true
 	}
 	var t *transport.Error
 	if errors.As(err, &t) {
-		switch t.StatusCode {
-		case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
-			http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-			return true
-		}
-		return false
+		return temporaryStatus(t.StatusCode)
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false

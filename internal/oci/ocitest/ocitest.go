@@ -3,6 +3,7 @@
 package ocitest
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -11,6 +12,8 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -289,4 +292,160 @@ func Tag(t testing.TB, repo *oci.Repository, subject, ending string, layers ...L
 // SBOM is a layer that is no signature.
 func SBOM(text string) Layer {
 	return Layer{MediaType: "text/spdx+json", Content: fmt.Appendf(nil, `{"sbom":%q}`, text)}
+}
+
+// Layout writes an OCI image layout into a new directory: what the repository has under these
+// digests, each with the annotations that it is to have in index.json, and all that they name. It
+// returns the directory.
+func Layout(t testing.TB, repo *oci.Repository, roots ...Root) string {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name string, content []byte) {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := []descriptor{}
+	for _, root := range roots {
+		d := copyContent(t, repo, root.Digest, write)
+		d.Annotations = root.Annotations
+		list = append(list, d)
+	}
+	write("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))
+	write("index.json", marshal(t, map[string]any{"schemaVersion": 2, "mediaType": MediaTypeIndex, "manifests": list}))
+	return dir
+}
+
+// Root is an image of a layout, as its index.json lists it.
+type Root struct {
+	Digest      string
+	Annotations map[string]string
+}
+
+// Named is an image with a name, which is a reference or a tag (annotation
+// org.opencontainers.image.ref.name).
+func Named(digest, name string) Root {
+	return Root{digest, map[string]string{"org.opencontainers.image.ref.name": name}}
+}
+
+func blobName(digest string) string { return "blobs/" + strings.Replace(digest, ":", "/", 1) }
+
+// copyContent writes a manifest and all that it names.
+func copyContent(t testing.TB, repo *oci.Repository, digest string, write func(name string, content []byte)) descriptor {
+	t.Helper()
+	ctx := context.Background()
+	c, err := repo.Manifest(ctx, digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(blobName(digest), c.Raw)
+	if oci.IsIndex(c.MediaType) {
+		children, err := oci.ParseIndex(c.Raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, child := range children {
+			copyContent(t, repo, child.Digest, write)
+		}
+		return describe(c.MediaType, c.Raw)
+	}
+	img, err := oci.ParseImage(c.Raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range append(img.Layers, img.Config) {
+		content, err := repo.ReadBlob(ctx, d, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(blobName(d.Digest), content)
+	}
+	return describe(c.MediaType, c.Raw)
+}
+
+// Saved is an image of an archive as "docker save" makes them.
+type Saved struct {
+	Config []byte
+	Tags   []string
+	Layers [][]byte
+}
+
+// SavedImage is an image for linux/ARCHITECTURE with these layers, which are plain tars or what the
+// caller likes.
+func SavedImage(t testing.TB, architecture string, tags []string, layers ...[]byte) Saved {
+	t.Helper()
+	ids := []string{}
+	for _, l := range layers {
+		ids = append(ids, manifest.Digest(l))
+	}
+	return Saved{Tags: tags, Layers: layers, Config: marshal(t, map[string]any{
+		"os": "linux", "architecture": architecture, "docker_version": "19.03.5",
+		"rootfs": map[string]any{"type": "layers", "diff_ids": ids},
+	})}
+}
+
+// DockerArchive writes an archive of images in a new directory, in the form that docker had before
+// version 25: a layer that was there already is a link. It returns the file.
+func DockerArchive(t testing.TB, images ...Saved) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	put := func(h *tar.Header, content []byte) {
+		h.Mode, h.Size = 0o644, int64(len(content))
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := []any{}
+	there := map[string]string{}
+	for i, img := range images {
+		config := strings.TrimPrefix(manifest.Digest(img.Config), "sha256:") + ".json"
+		put(&tar.Header{Name: config}, img.Config)
+		names := []string{}
+		for j, l := range img.Layers {
+			name := fmt.Sprintf("%d-%d/layer.tar", i, j)
+			names = append(names, name)
+			if first := there[string(l)]; first != "" {
+				put(&tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: "../" + first}, nil)
+				continue
+			}
+			there[string(l)] = name
+			put(&tar.Header{Name: name}, l)
+		}
+		list = append(list, map[string]any{"Config": config, "RepoTags": img.Tags, "Layers": names})
+	}
+	put(&tar.Header{Name: "manifest.json"}, marshal(t, list))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "saved.tar")
+	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// Tar writes the files of a directory to an archive in another one and returns the file.
+func Tar(t testing.TB, dir string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.AddFS(os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "layout.tar")
+	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
