@@ -107,14 +107,15 @@ func (c *Chart) HelmChart() (*chartv2.Chart, error) {
 
 // sortDependencies ends an accident of Helm's loader, which collects sub-charts
 // from a Go map: without it, two renders of one chart order the objects of
-// crds/ differently.
+// crds/ differently. Of several versions of one chart the newest comes first: Helm
+// takes the first that the range of a dependency admits.
 func sortDependencies(ch *chartv2.Chart) {
 	deps := slices.Clone(ch.Dependencies())
 	slices.SortStableFunc(deps, func(a, b *chartv2.Chart) int {
 		if n := strings.Compare(a.Name(), b.Name()); n != 0 {
 			return n
 		}
-		return strings.Compare(a.Metadata.Version, b.Metadata.Version)
+		return compareVersions(b.Metadata.Version, a.Metadata.Version)
 	})
 	ch.SetDependencies(deps...)
 	for _, d := range deps {

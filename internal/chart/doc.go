@@ -18,9 +18,14 @@
 //
 // # One walker
 //
-// [FindImages] on the connected side and [RewriteImages] on the isolated side
-// walk the same nodes by the same rules, so that what was not packed cannot be
-// referred to after rewriting, and the other way round. Rewriting changes the
-// bytes of the rewritten scalars and no others wherever that is possible; the
-// result is read again and compared before it is returned.
+// [FindImages] and [Discover] on the connected side and [RewriteImages] on the
+// isolated side walk the same nodes by the same rules. FindImages has the images
+// by their place only, Discover all that may be one, with the way and whether
+// it is certain; RewriteImages asks about what both find and can be set. So what
+// was not packed cannot be referred to after rewriting, and the other way round.
+// What the walker does not see, the chart's own declarations and the values that
+// nothing uses, is in [Chart.Declared] and [Chart.UnusedImages].
+//
+// Rewriting changes the bytes of the rewritten scalars and no others wherever
+// that is possible; the result is read again and compared before it is returned.
 package chart

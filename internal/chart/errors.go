@@ -8,7 +8,7 @@ import (
 // LoadError says that a chart could not be read: it is not there, not a chart,
 // damaged, or larger than the limits allow.
 type LoadError struct {
-	Path string // as given to Load; empty for Parse
+	Path string // as given to Load, or the address; empty for Parse
 	Err  error
 }
 
@@ -33,6 +33,116 @@ func (e *MissingDependenciesError) Error() string {
 		e.Chart, strings.Join(e.Missing, ", "))
 }
 
+// AmbiguousError says that a location does not name exactly one place.
+type AmbiguousError struct {
+	// Named are the fields that are set: "path", "oci", "repo", "chart".
+	Named []string
+}
+
+func (e *AmbiguousError) Error() string {
+	if len(e.Named) == 0 {
+		return "looking for a chart: no place is named; want one of path, oci, and repo with chart"
+	}
+	return fmt.Sprintf("looking for a chart: got %s; want exactly one of path, oci, and repo with chart", strings.Join(e.Named, ", "))
+}
+
+// RangeError says that something is not a version, or not a range of versions.
+type RangeError struct {
+	Range string
+	Err   error
+}
+
+func (e *RangeError) Error() string {
+	return fmt.Sprintf("reading version range %q: %v", e.Range, e.Err)
+}
+
+func (e *RangeError) Unwrap() error { return e.Err }
+
+// VersionError says that a chart does not have the version that is wanted.
+type VersionError struct {
+	Chart string
+	// Want is a version or a range; empty for any release.
+	Want string
+	// Have are the versions that are there, newest first, at most ten.
+	Have []string
+}
+
+func (e *VersionError) Error() string {
+	want := fmt.Sprintf("version %q", e.Want)
+	if e.Want == "" {
+		want = "a released version"
+	}
+	if len(e.Have) == 0 {
+		return fmt.Sprintf("chart %q: want %s, got none at all: no chart of that name, or no version of it", e.Chart, want)
+	}
+	return fmt.Sprintf("chart %q: want %s, got %s", e.Chart, want, strings.Join(e.Have, ", "))
+}
+
+// PinError says that a chart is not the one that was pinned: whoever publishes it has replaced it,
+// or a file of the directory has changed.
+type PinError struct {
+	Chart string
+	// Digests of the archive, "sha256:…".
+	Got, Want string
+}
+
+func (e *PinError) Error() string {
+	return fmt.Sprintf("chart %q is not the one that is locked: got %s, want %s", e.Chart, e.Got, e.Want)
+}
+
+// ProvenanceError says that a chart's provenance is demanded and cannot be proven.
+type ProvenanceError struct {
+	Chart string
+	Err   error
+}
+
+func (e *ProvenanceError) Error() string {
+	return fmt.Sprintf("checking the provenance of chart %q: %v", e.Chart, e.Err)
+}
+
+func (e *ProvenanceError) Unwrap() error { return e.Err }
+
+// RepositoryError says that a chart repository did not give what it was asked for.
+type RepositoryError struct {
+	// Address without user, password and query.
+	Address string
+	// Doing is what was being done: "fetching the index".
+	Doing string
+	// Status of HTTP; 0 where it did not come to that, or is not what is wrong.
+	Status int
+	Err    error
+}
+
+func (e *RepositoryError) Error() string {
+	return fmt.Sprintf("%s from chart repository %q: %v", e.Doing, e.Address, e.Err)
+}
+
+func (e *RepositoryError) Unwrap() error { return e.Err }
+
+// DependencyError says which dependency of a chart could not be brought.
+type DependencyError struct {
+	Chart string // whose Chart.yaml it is
+	Name  string // of the dependency; empty where all are meant
+	Err   error
+}
+
+func (e *DependencyError) Error() string {
+	if e.Name == "" {
+		return fmt.Sprintf("dependencies of chart %q: %v", e.Chart, e.Err)
+	}
+	return fmt.Sprintf("dependency %q of chart %q: %v", e.Name, e.Chart, e.Err)
+}
+
+func (e *DependencyError) Unwrap() error { return e.Err }
+
+// LibraryError says that a chart is a library chart: it has definitions for the templates of other
+// charts and cannot be installed itself.
+type LibraryError struct{ Chart string }
+
+func (e *LibraryError) Error() string {
+	return fmt.Sprintf("chart %q is a library chart, which cannot be installed; name a chart that uses it", e.Chart)
+}
+
 // ValuesError says that a values file is not YAML, or not a YAML mapping.
 type ValuesError struct {
 	Name string
@@ -48,7 +158,10 @@ func (e *ValuesError) Unwrap() error { return e.Err }
 type SchemaError struct {
 	Chart    string   // the chart whose schema it is; sub-charts as "shop/db"
 	Problems []string // one line each: where in the values, and what is wrong
-	Err      error
+	// Places are the keys that lead to the values which are wrong, from the values of the whole
+	// chart on, as far as the schema's validator tells.
+	Places [][]string
+	Err    error
 }
 
 func (e *SchemaError) Error() string {

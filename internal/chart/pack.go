@@ -22,15 +22,24 @@ const packLevel = 6
 // chooses the files (it honours .helmignore and bounds their size), and the
 // bytes it read are the bytes that are packed; nothing is read twice.
 func packDir(dir string) ([]byte, error) {
-	var ch *chartv2.Chart
-	err := protect(func() (err error) {
-		ch, err = loader.LoadDir(dir)
-		return err
-	})
+	ch, err := loadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	files := slices.Clone(ch.Raw)
+	return pack(ch, nil)
+}
+
+func loadDir(dir string) (ch *chartv2.Chart, err error) {
+	err = protect(func() (err error) {
+		ch, err = loader.LoadDir(dir)
+		return err
+	})
+	return ch, err
+}
+
+// pack packages what loadDir read, and files that are not in the directory.
+func pack(ch *chartv2.Chart, more []*common.File) ([]byte, error) {
+	files := slices.Concat(ch.Raw, more)
 	slices.SortFunc(files, func(a, b *common.File) int { return cmp.Compare(a.Name, b.Name) })
 
 	var buf bytes.Buffer

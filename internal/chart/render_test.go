@@ -23,11 +23,11 @@ func TestRenderShop(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []ImageUse{
-		{"registry.example/shop/tools:1.0", "Deployment/eu", "spec.template.spec.initContainers[0].image"},
-		{"registry.example/shop/web:2.4.0", "Deployment/eu", "spec.template.spec.containers[0].image"},
-		{"registry.example/cache:7", "StatefulSet/eu-cache", "spec.template.spec.containers[0].image"},
-		{"registry.example/shop/migrate:2.4.0", "Job/eu-migrate", "spec.template.spec.containers[0].image"},
-		{"registry.example/shop/tools:1.0", "Pod/eu-test", "spec.containers[0].image"},
+		{Reference: "registry.example/shop/tools:1.0", Way: WayContainer, Object: "Deployment/eu", Path: "spec.template.spec.initContainers[0].image"},
+		{Reference: "registry.example/shop/web:2.4.0", Way: WayContainer, Object: "Deployment/eu", Path: "spec.template.spec.containers[0].image"},
+		{Reference: "registry.example/cache:7", Way: WayContainer, Object: "StatefulSet/eu-cache", Path: "spec.template.spec.containers[0].image"},
+		{Reference: "registry.example/shop/migrate:2.4.0", Way: WayContainer, Object: "Job/eu-migrate", Path: "spec.template.spec.containers[0].image"},
+		{Reference: "registry.example/shop/tools:1.0", Way: WayContainer, Object: "Pod/eu-test", Path: "spec.containers[0].image"},
 	}
 	slices.SortFunc(uses, func(a, b ImageUse) int { return strings.Compare(a.Object+a.Path, b.Object+b.Path) })
 	slices.SortFunc(want, func(a, b ImageUse) int { return strings.Compare(a.Object+a.Path, b.Object+b.Path) })

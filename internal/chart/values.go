@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v3"
 	"helm.sh/helm/v4/pkg/chart/common/util"
 	chartv2 "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
@@ -73,12 +75,13 @@ func (c *Chart) CheckValues(values map[string]any) (unchecked []string, err erro
 		return nil, &RenderError{Chart: c.Name, Err: err}
 	}
 	var remote remoteSchemas
-	err = checkSchemas(ch, coalesced, ch.Name(), &remote)
+	err = checkSchemas(ch, coalesced, ch.Name(), nil, &remote)
 	slices.Sort(remote.addresses)
 	return slices.Compact(remote.addresses), err
 }
 
-func checkSchemas(ch *chartv2.Chart, values map[string]any, name string, remote *remoteSchemas) error {
+// checkSchemas checks values, to which the keys in at lead from the top chart's values on.
+func checkSchemas(ch *chartv2.Chart, values map[string]any, name string, at []string, remote *remoteSchemas) error {
 	if ch.Schema != nil {
 		var problems error
 		err := protect(func() (err error) {
@@ -86,7 +89,7 @@ func checkSchemas(ch *chartv2.Chart, values map[string]any, name string, remote 
 			return err
 		})
 		if err = errors.Join(problems, err); err != nil {
-			return &SchemaError{Chart: name, Problems: schemaProblems(err), Err: err}
+			return &SchemaError{Chart: name, Problems: schemaProblems(err), Places: schemaPlaces(err, at), Err: err}
 		}
 	}
 	for _, sub := range ch.Dependencies() {
@@ -97,9 +100,9 @@ func checkSchemas(ch *chartv2.Chart, values map[string]any, name string, remote 
 		subValues, ok := raw.(map[string]any)
 		if !ok {
 			err := fmt.Errorf("the values of a sub-chart must be a mapping, not %T", raw)
-			return &SchemaError{Chart: name + "/" + sub.Name(), Problems: []string{err.Error()}, Err: err}
+			return &SchemaError{Chart: name + "/" + sub.Name(), Problems: []string{err.Error()}, Places: [][]string{append(slices.Clone(at), sub.Name())}, Err: err}
 		}
-		if err := checkSchemas(sub, subValues, name+"/"+sub.Name(), remote); err != nil {
+		if err := checkSchemas(sub, subValues, name+"/"+sub.Name(), append(slices.Clone(at), sub.Name()), remote); err != nil {
 			return err
 		}
 	}
@@ -195,6 +198,57 @@ func cutRemote(v any, remote *remoteSchemas) {
 			cutRemote(child, remote)
 		}
 	}
+}
+
+// schemaPlaces are the places that the validator blames, each once, without those around them.
+func schemaPlaces(err error, at []string) [][]string {
+	var places [][]string
+	var walk func(*jsonschema.ValidationError)
+	walk = func(v *jsonschema.ValidationError) {
+		for _, cause := range v.Causes {
+			walk(cause)
+		}
+		place := append(slices.Clone(at), v.InstanceLocation...)
+		if len(v.Causes) == 0 && !slices.ContainsFunc(places, func(p []string) bool { return slices.Equal(p, place) }) {
+			places = append(places, place)
+		}
+	}
+	var v *jsonschema.ValidationError
+	if errors.As(err, &v) {
+		walk(v)
+	}
+	return places
+}
+
+// LineOf returns the line of a values file on which the value begins that the keys lead to, 0 where
+// the file does not have it. Positions in lists are keys in decimal digits.
+func LineOf(file []byte, keys []string) int {
+	var doc yaml.Node
+	if protect(func() error { return yaml.Unmarshal(file, &doc) }) != nil || len(doc.Content) == 0 {
+		return 0
+	}
+	n := doc.Content[0]
+	for _, key := range keys {
+		if n.Kind == yaml.AliasNode {
+			n = n.Alias
+		}
+		switch n.Kind {
+		case yaml.MappingNode:
+			n = field(n, key)
+		case yaml.SequenceNode:
+			i, err := strconv.Atoi(key)
+			if err != nil || i < 0 || i >= len(n.Content) {
+				return 0
+			}
+			n = n.Content[i]
+		default:
+			n = nil
+		}
+		if n == nil {
+			return 0
+		}
+	}
+	return n.Line
 }
 
 // schemaProblems makes lines out of the validator's report.

@@ -1,0 +1,3 @@
+{{- define "common.image" -}}
+{{ printf "%s/%s:%s" .registry .repository .tag | quote }}
+{{- end -}}
