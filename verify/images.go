@@ -104,7 +104,7 @@ func CheckImage(ctx context.Context, img *manifest.Image, read ReadBlob) (*Image
 	return c, nil
 }
 
-// CheckImages proves once more, out of the bundle, that the images are signed by whom they had to
+// CheckImages proves once more, out of the bundle, that the images and artifacts are signed by whom they had to
 // be when it was packed. A stream is read ahead as far as the last signature; who wants to know
 // whether all of it is sound calls Each afterwards, not Check. Errors are *ImageSignatureError for
 // the first image that fails, those of Check, or ErrPreload.
@@ -112,14 +112,15 @@ func (b *Bundle) CheckImages(ctx context.Context, report progress.Reporter) ([]I
 	if err := b.preloadSignatures(ctx, report); err != nil {
 		return nil, err
 	}
-	task := report.Start("checking the signatures of images", int64(len(b.manifest.Images)), progress.Items)
+	all := b.manifest.AllImages()
+	task := report.Start("checking the signatures of images", int64(len(all)), progress.Items)
 	defer task.Done()
-	checks := make([]ImageCheck, 0, len(b.manifest.Images))
-	for i := range b.manifest.Images {
+	checks := make([]ImageCheck, 0, len(all))
+	for _, img := range all {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		c, err := CheckImage(ctx, &b.manifest.Images[i], b.ReadBlob)
+		c, err := CheckImage(ctx, img, b.ReadBlob)
 		if err != nil {
 			return nil, err
 		}
@@ -138,8 +139,7 @@ func (b *Bundle) preloadSignatures(ctx context.Context, report progress.Reporter
 		return err
 	}
 	needed := map[string]bool{}
-	for i := range b.manifest.Images {
-		img := &b.manifest.Images[i]
+	for _, img := range b.manifest.AllImages() {
 		for _, s := range img.SignedBy {
 			if s.TrustedRoot != nil {
 				needed[s.TrustedRoot.Digest] = true

@@ -84,8 +84,7 @@ func (b *Bundle) preload(ctx context.Context, report progress.Reporter, needed m
 // charts.
 func (b *Bundle) needed() map[string]bool {
 	n := map[string]bool{}
-	for i := range b.manifest.Images {
-		img := &b.manifest.Images[i]
+	for _, img := range b.manifest.AllImages() {
 		n[img.Digest] = true
 		if img.Derived != nil {
 			n[img.Derived.Digest] = true
@@ -99,6 +98,9 @@ func (b *Bundle) needed() map[string]bool {
 	}
 	for i := range b.manifest.Charts {
 		n[b.manifest.Charts[i].Manifest.Digest] = true
+		for _, r := range b.manifest.Charts[i].Referrers {
+			n[r.Digest] = true
+		}
 	}
 	return n
 }

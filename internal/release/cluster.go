@@ -219,6 +219,20 @@ func (c *Cluster) Version(ctx context.Context) (string, error) {
 	return v.GitVersion, nil
 }
 
+// APIVersions asks the cluster which API versions it serves, as charts see them in
+// .Capabilities.APIVersions ("apps/v1", "apps/v1/Deployment"). An error is an *[UnreachableError].
+func (c *Cluster) APIVersions(ctx context.Context) ([]string, error) {
+	s, err := c.open(ctx, "default")
+	if err != nil {
+		return nil, err
+	}
+	versions, err := action.GetVersionSet(s.clientset.Discovery())
+	if err != nil {
+		return nil, &UnreachableError{Server: c.server, Err: err}
+	}
+	return versions, nil
+}
+
 // getter hands Helm the clients of a session. Helm's own reads the
 // environment, and caches discovery in the home directory.
 type getter struct {
