@@ -255,13 +255,7 @@ func (p *packing) prepare() (resume bool, err error) {
 			}
 		}
 	}
-	bounds := map[string]manifest.Entry{}
-	for _, b := range p.Manifest.Blobs {
-		if b.Encoding != manifest.EncodingStored {
-			bounds[b.Digest] = manifest.Entry{Size: archive.EncodedBound(b.Size), SHA256: unknownDigest}
-		}
-	}
-	if p.plan, p.layout, err = p.arrange(bounds); err != nil {
+	if p.plan, p.layout, err = p.arrange(bounds(p.Manifest)); err != nil {
 		return false, err
 	}
 	for _, e := range p.known() {
@@ -381,8 +375,26 @@ func changes(old, now *manifest.Manifest, oldVolume, volume int64) []string {
 	for i := range d.Charts.Removed {
 		add("chart %s is gone", d.Charts.Removed[i].Name)
 	}
+	for i := range d.Artifacts.Changed {
+		add("artifact %s has changed", d.Artifacts.Changed[i].New.Source)
+	}
+	for i := range d.Artifacts.Added {
+		add("artifact %s is new", d.Artifacts.Added[i].Source)
+	}
+	for i := range d.Artifacts.Removed {
+		add("artifact %s is gone", d.Artifacts.Removed[i].Source)
+	}
+	for i := range d.Files.Changed {
+		add("file %s has changed", d.Files.Changed[i].New.Name)
+	}
+	for i := range d.Files.Added {
+		add("file %s is new", d.Files.Added[i].Name)
+	}
+	for i := range d.Files.Removed {
+		add("file %s is gone", d.Files.Removed[i].Name)
+	}
 	if len(c) == 0 {
-		add("details of its manifest differ")
+		add("details of its manifest differ: parameters, requirements, notes, or the reasons for images")
 	}
 	if len(c) > maxChanges {
 		c = append(c[:maxChanges], fmt.Sprintf("and %d more changes", len(c)-maxChanges))
@@ -589,7 +601,7 @@ func (p *packing) fixed(i int) (content []byte, blob manifest.Blob, ok bool, err
 	}
 	blob = p.Manifest.Blobs[i-(len(p.Manifest.Entries)-len(p.Manifest.Blobs))]
 	s := p.sources[blob.Digest]
-	return s.content, blob, s.repo == nil || s.content != nil, nil
+	return s.content, blob, s.repo == nil && s.path == "" || s.content != nil, nil
 }
 
 func (p *packing) writeEntry(ctx context.Context, i int, resume bool, task progress.Task) error {
@@ -624,16 +636,46 @@ func (p *packing) writeEntry(ctx context.Context, i int, resume bool, task progr
 		err = p.fetch(ctx, e, blob, task)
 	}
 	if err != nil {
-		return &BlobError{blob.Digest, err}
+		return p.failed(blob.Digest, err)
 	}
 	task.Note(blob.Digest)
 	return nil
 }
 
+// ErrFileChanged says that a file is not what it was when the pack began.
+var ErrFileChanged = errors.New("it has changed since the pack began")
+
+// failed says what a blob that could not be brought is to the user: a file has a name.
+func (p *packing) failed(digest string, err error) error {
+	path := p.sources[digest].path
+	if path == "" {
+		return &BlobError{digest, err}
+	}
+	var wrong *archive.ContentError
+	if errors.As(err, &wrong) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w: %w", ErrFileChanged, err)
+	}
+	return &FileSpecError{path, 0, err}
+}
+
 func (p *packing) fetch(ctx context.Context, e *archive.EntryWriter, blob manifest.Blob, task progress.Task) error {
-	body := p.sources[blob.Digest].repo.Blob(ctx, descriptorOf(blob), e.Taken())
+	body, err := p.sources[blob.Digest].open(ctx, descriptorOf(blob), e.Taken())
+	if err != nil {
+		return err
+	}
 	defer body.Close()
 	return e.Fill(ctx, body, p.counting(task))
+}
+
+// open reads a blob from offset on.
+func (s source) open(ctx context.Context, d manifest.Descriptor, offset int64) (io.ReadCloser, error) {
+	switch {
+	case s.content == nil && s.repo != nil:
+		return s.repo.Blob(ctx, d, offset), nil
+	case s.path != "":
+		return openFile(s.path, offset)
+	}
+	return io.NopCloser(bytes.NewReader(s.content[min(offset, int64(len(s.content))):])), nil
 }
 
 func (p *packing) counting(task progress.Task) func(int64) {
@@ -660,10 +702,9 @@ func (p *packing) writeEncoded(ctx context.Context, b manifest.Blob, resume bool
 			return encodedEntry{e, true}, nil
 		}
 	}
-	s := p.sources[b.Digest]
-	body := io.NopCloser(bytes.NewReader(s.content))
-	if s.content == nil && s.repo != nil {
-		body = s.repo.Blob(ctx, descriptorOf(b), 0)
+	body, err := p.sources[b.Digest].open(ctx, descriptorOf(b), 0)
+	if err != nil {
+		return encodedEntry{}, &BlobError{b.Digest, err}
 	}
 	defer body.Close()
 	e, err := p.w.Encode(ctx, b, body, p.counting(task))

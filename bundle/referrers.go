@@ -98,6 +98,34 @@ func (img *image) addReferrers(ctx context.Context) error {
 	return nil
 }
 
+// carry takes in what is about the image: what the lock pins or, where nothing does, whatever there is.
+func (img *image) carry(ctx context.Context, pinned *[]manifest.Referrer) error {
+	if pinned == nil {
+		return img.addReferrers(ctx)
+	}
+	found := make([]*referrer, len(*pinned))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(listing)
+	for i, want := range *pinned {
+		g.Go(func() error {
+			r, err := img.fetchReferrer(gctx, want.Digest, want.MediaType)
+			if err != nil {
+				return img.refuse(want.Subject, want.Digest, err)
+			}
+			r.Subject, r.Tag = want.Subject, want.Tag
+			found[i] = r
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, r := range found {
+		img.addReferrer(r)
+	}
+	return nil
+}
+
 func (r *referrer) name() string { return cmp.Or(r.Tag, r.Digest) }
 
 func (img *image) refuse(subject, referrer string, err error) error {

@@ -3,51 +3,56 @@ package bundle
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sealift/sealift/internal/chart"
+	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/internal/oci"
 	"github.com/sealift/sealift/internal/progress"
 	"github.com/sealift/sealift/manifest"
 )
 
-// resolving is how many images are resolved at the same time. Requests are small and wait for
-// the network, not for this machine.
-const resolving = 8
-
-// Media types of charts in a registry, as Helm has them.
+// resolving is how many images are resolved at the same time, and childrenAtOnce how many children
+// of one index. Requests are small and wait for the network, not for this machine; how many one
+// registry gets at the same time is the client's business.
 const (
-	mediaTypeHelmConfig  = "application/vnd.cncf.helm.config.v1+json"
-	mediaTypeHelmArchive = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
-	mediaTypeOCIManifest = "application/vnd.oci.image.manifest.v1+json"
+	resolving      = 64
+	childrenAtOnce = 8
 )
 
 // ImageError says which image could not be resolved, and why it is wanted.
 type ImageError struct {
 	Reference string
 	Reasons   []manifest.Reason
-	Err       error
+	// Pinned is the digest that the lock demands, or empty.
+	Pinned string
+	// Artifact says that it need not be an image.
+	Artifact bool
+	Err      error
 }
 
 // Error names the image and the first reason for it.
 func (e *ImageError) Error() string {
 	why := ""
-	for _, r := range e.Reasons {
-		if r.Kind == manifest.ReasonChart {
-			why = fmt.Sprintf(" (%s of %s in chart %s)", r.Path, r.Object, r.Chart)
+	for i := range e.Reasons {
+		if e.Reasons[i].Kind == manifest.ReasonChart {
+			why = " (" + describeReason(&e.Reasons[i]) + ")"
 			break
 		}
 	}
-	return fmt.Sprintf("resolving image %q%s: %v", e.Reference, why, e.Err)
+	if e.Pinned != "" {
+		why += ", locked to " + e.Pinned
+	}
+	what := "image"
+	if e.Artifact {
+		what = "artifact"
+	}
+	return fmt.Sprintf("resolving %s %q%s: %v", what, e.Reference, why, e.Err)
 }
 
 // Unwrap returns the cause.
@@ -80,38 +85,78 @@ func (e *ChartError) Error() string {
 // Unwrap returns the cause.
 func (e *ChartError) Unwrap() error { return e.Err }
 
-// source is where the bytes of a blob come from: memory, or a repository.
+// source is where the bytes of a blob come from: memory, a file, or what holds an image.
 type source struct {
 	content []byte
-	repo    *oci.Repository
+	path    string
+	repo    oci.Source
 }
 
 // Resolved is a spec with everything in it pinned to digests: a manifest without entries, and
 // where the blobs come from.
 type Resolved struct {
 	Manifest *manifest.Manifest
-	sources  map[string]source
+	// Lock pins all of it.
+	Lock *Lock
+	// Discovery is why the images are in, and what else was found.
+	Discovery *Discovery
+	// Warnings are what came up while registries were asked, a line each.
+	Warnings []string
+
+	sources map[string]source
+	locals  map[string]*oci.Local
+	users   map[string][]string
 }
 
-// Options of Resolve.
-type Options struct {
-	// Client reaches the source registries.
-	Client *oci.Client
-	// Created is what the manifest says about its time, as RFC 3339 in UTC.
-	Created  string
-	Progress progress.Reporter
+// LargeBlob is a blob, and what it belongs to.
+type LargeBlob struct {
+	Digest string `json:"digest"`
+	// Size is that of the content, in bytes.
+	Size int64    `json:"size"`
+	Of   []string `json:"of"`
+}
+
+// Largest lists the n largest blobs, by images, artifacts, charts and files that they belong to.
+func (r *Resolved) Largest(n int) []LargeBlob {
+	list := []LargeBlob{}
+	for i := range r.Manifest.Blobs {
+		b := &r.Manifest.Blobs[i]
+		list = append(list, LargeBlob{b.Digest, b.Size, r.users[b.Digest]})
+	}
+	slices.SortStableFunc(list, func(a, b LargeBlob) int { return cmp.Compare(b.Size, a.Size) })
+	return slices.DeleteFunc(list[:min(n, len(list))], func(l LargeBlob) bool { return len(l.Of) == 0 })
+}
+
+// use notes what a blob belongs to.
+func (r *Resolved) use(digest, by string) {
+	if !slices.Contains(r.users[digest], by) {
+		r.users[digest] = append(r.users[digest], by)
+	}
+}
+
+// Close closes the files that images are read from.
+func (r *Resolved) Close() error {
+	var errs []error
+	for _, l := range r.locals {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
 }
 
 type wanted struct {
 	ref       oci.Reference
 	platforms []string
 	reasons   []manifest.Reason
+	// local is the path, in the spec, of the layout or archive that holds it; empty for a registry.
+	local string
+	// artifact says that it need not be an image.
+	artifact bool
 	// drop leaves behind what is about the image; signers must have signed it.
 	drop    bool
 	signers []*imageSigner
 }
 
-// image is a resolved image with the metadata blobs that came with it.
+// image is a resolved image, or artifact, with the metadata blobs that came with it.
 type image struct {
 	manifest.Image
 	meta   []manifest.Blob
@@ -119,69 +164,234 @@ type image struct {
 	// attached are the configs and layers of what is about the image.
 	attached []manifest.Blob
 	raw      map[string][]byte
-	repo     *oci.Repository
+	repo     oci.Source
 	// fetched is the size of the manifests of what is about the image.
 	fetched atomic.Int64
+	// warning is what was strange about it.
+	warning string
+}
+
+// TargetNameError says that two images would have the same name in every registry of a site.
+type TargetNameError struct{ Name, First, Second string }
+
+// Error names all three.
+func (e *TargetNameError) Error() string {
+	return fmt.Sprintf("%q and %q would both be %q in the registry of a site, with different contents", e.First, e.Second, e.Name)
 }
 
 // Resolve renders the charts of s, finds their images and asks the registries for the digests
-// of all and of what is about them, and proves the signatures that s demands. Errors: *ChartError,
-// *ValuesError, *ImageError, *ReferrerError, *UnsignedImageError and what they wrap;
-// *SignerFileError, *UnmatchedError and *DroppedSignaturesError before any registry was asked.
-func Resolve(ctx context.Context, s *Spec, o Options) (*Resolved, error) {
-	r := &Resolved{
-		Manifest: &manifest.Manifest{
-			MediaType: manifest.MediaType, Format: manifest.Format, Name: s.Name, Version: s.Version,
-			Channel: s.Channel, Created: o.Created, Expires: s.expires, Platforms: s.Platforms,
-		},
-		sources: map[string]source{},
-	}
-	want := map[string]*wanted{}
-	for i := range s.Images {
-		img := &s.Images[i]
-		ref, err := oci.ParseReference(img.Ref)
-		if err != nil {
-			return nil, err
-		}
-		platforms := s.Platforms
-		if len(img.Platforms) > 0 {
-			platforms = img.Platforms
-		}
-		want[ref.String()] = &wanted{ref: ref, platforms: platforms, reasons: []manifest.Reason{{Kind: manifest.ReasonSpec}}}
-	}
-	var chartBlobs []manifest.Blob
-	releases := map[string]int{}
-	for i := range s.Charts {
-		blobs, err := r.addChart(ctx, s, &s.Charts[i], want)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			return nil, &ChartError{s.Charts[i].Path, s.Charts[i].line, err}
-		}
-		chartBlobs = append(chartBlobs, blobs...)
-		mc := r.Manifest.Charts[len(r.Manifest.Charts)-1]
-		key := mc.Namespace + "/" + mc.Release
-		if first, twice := releases[key]; twice {
-			return nil, &ChartError{s.Charts[i].Path, s.Charts[i].line, fmt.Errorf("release %q is that of the chart on line %d already", key, first)}
-		}
-		releases[key] = s.Charts[i].line
-	}
-	if err := s.demands(want); err != nil {
-		return nil, err
-	}
-	images, err := resolveImages(ctx, want, o)
+// of all and of what is about them, and proves the signatures that s demands. What o.Lock pins is
+// taken as it is there. The caller closes what comes back. Errors: those of Discover; *UndecidedError,
+// *SignerFileError, *UnmatchedError and *DroppedSignaturesError before any registry was asked about an image;
+// *ImageError, *ReferrerError, *UnsignedImageError, *TargetNameError.
+func Resolve(ctx context.Context, s *Spec, o Options) (_ *Resolved, err error) {
+	g, err := gather(ctx, s, o)
 	if err != nil {
 		return nil, err
 	}
-	r.addBlobs(images, chartBlobs)
+	if err := g.undecided(); err != nil {
+		return nil, err
+	}
+	if err := s.demands(g.want, g.artifacts); err != nil {
+		return nil, err
+	}
+	r := &Resolved{
+		Manifest: &manifest.Manifest{
+			MediaType: manifest.MediaType, Format: manifest.Format, Name: s.Name, Version: s.Version,
+			Channel: s.Channel, Created: o.Created, Expires: s.expires,
+			Ignored: g.survey.Ignored, Files: g.files, Notes: g.notes, Requires: s.requirements(), Parameters: g.survey.parameters,
+		},
+		Lock: g.lock, Discovery: g.discovery(), Warnings: g.survey.Warnings, sources: g.sources, locals: map[string]*oci.Local{}, users: map[string][]string{},
+	}
+	if len(r.Manifest.Ignored) == 0 {
+		r.Manifest.Ignored = nil
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+	}()
+	if err := r.openLocals(g); err != nil {
+		return nil, err
+	}
+	images, err := r.resolveImages(ctx, "resolving images", g.want, o)
+	if err != nil {
+		return nil, err
+	}
+	artifacts, err := r.resolveImages(ctx, "resolving artifacts", g.artifacts, o)
+	if err != nil {
+		return nil, err
+	}
+	charts, err := r.resolveCharts(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkNames(slices.Concat(images, artifacts), g.releases); err != nil {
+		return nil, err
+	}
+	r.Manifest.Platforms = platforms(s, images)
+	r.addBlobs(g, images, artifacts, charts)
+	if err := r.validate(); err != nil {
+		return nil, err
+	}
+	for _, img := range images {
+		r.Lock.Images = append(r.Lock.Images, lockedImage(img, g.want[img.Source].local))
+	}
+	for _, a := range artifacts {
+		r.Lock.Artifacts = append(r.Lock.Artifacts, lockedImage(a, g.artifacts[a.Source].local))
+	}
 	return r, nil
 }
 
+// ContentError says that what a spec leads to cannot be said in a manifest.
+type ContentError struct{ Err error }
+
+// Error is that of the manifest's rules.
+func (e *ContentError) Error() string {
+	return fmt.Sprintf("what the spec leads to cannot be a bundle: %v", e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *ContentError) Unwrap() error { return e.Err }
+
+// bounds are the most that can come out of the blobs that are going to be encoded.
+func bounds(m *manifest.Manifest) map[string]manifest.Entry {
+	most := map[string]manifest.Entry{}
+	for _, b := range m.Blobs {
+		if b.Encoding != manifest.EncodingStored {
+			most[b.Digest] = manifest.Entry{Size: archive.EncodedBound(b.Size), SHA256: unknownDigest}
+		}
+	}
+	return most
+}
+
+// validate finds what a reader would refuse, before anything is fetched or locked.
+func (r *Resolved) validate() error {
+	m := *r.Manifest
+	if err := manifest.Arrange(&m, bounds(&m)); err != nil {
+		return &ContentError{err}
+	}
+	if err := m.Validate(); err != nil {
+		return &ContentError{err}
+	}
+	return nil
+}
+
+// platforms are those of the bundle: what the spec says, or all that there are.
+func platforms(s *Spec, images []*image) []string {
+	if !slices.Contains(s.Platforms, AllPlatforms) {
+		return s.Platforms
+	}
+	var all []string
+	for _, img := range images {
+		all = append(all, img.Platforms...)
+	}
+	slices.Sort(all)
+	if all = slices.Compact(all); len(all) == 0 {
+		all = []string{DefaultPlatform}
+	}
+	return all
+}
+
+// openLocals opens the layouts and archives that the spec names.
+func (r *Resolved) openLocals(g *gathered) error {
+	for _, all := range []map[string]*wanted{g.want, g.artifacts} {
+		for _, w := range all {
+			if w.local == "" || r.locals[w.local] != nil {
+				continue
+			}
+			l, err := oci.OpenLocal(g.spec.file(w.local))
+			if err != nil {
+				return &ImageError{Reference: w.ref.String(), Reasons: w.reasons, Err: err}
+			}
+			r.locals[w.local] = l
+		}
+	}
+	return nil
+}
+
+// checkNames refuses two images that every site would give one name: the registry that an image came
+// from is no part of it.
+func checkNames(images []*image, releases []*packedRelease) error {
+	type named struct{ source, digest string }
+	taken := map[string]named{}
+	take := func(name, source, digest string) error {
+		if first, twice := taken[name]; twice && first.digest != digest {
+			return &TargetNameError{name, first.source, source}
+		}
+		taken[name] = named{source, digest}
+		return nil
+	}
+	for _, img := range images {
+		_, name, _ := strings.Cut(img.Source, "/")
+		name, _, _ = strings.Cut(name, "@")
+		if _, tag, _ := manifest.SplitSource(img.Source); tag == "" {
+			continue
+		}
+		if err := take(name, img.Source, img.Digest); err != nil {
+			return err
+		}
+	}
+	for _, p := range releases {
+		name := "charts/" + strings.ToLower(p.Name) + ":" + strings.ReplaceAll(p.Version, "+", "_")
+		if err := take(name, "chart "+p.Name+" "+p.Version, p.Manifest.Digest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resolveCharts finds what is about the charts that registries have.
+func (r *Resolved) resolveCharts(ctx context.Context, g *gathered) ([]*image, error) {
+	images := make([]*image, len(g.releases))
+	from := &chartRegistries{client: g.o.Client, local: g.o.Local}
+	eg, gctx := errgroup.WithContext(ctx)
+	eg.SetLimit(resolving)
+	for i, p := range g.releases {
+		if p.fetched.OCI == nil || g.spec.Referrers == DropReferrers {
+			continue
+		}
+		eg.Go(func() error {
+			ref, err := oci.Normalize(strings.TrimPrefix(p.Source, "oci://"))
+			if err != nil {
+				return &ChartError{p.from, p.line, err}
+			}
+			d := p.Manifest
+			img := &image{
+				Image: manifest.Image{Source: p.Source, Digest: d.Digest, MediaType: d.MediaType, Size: d.Size},
+				raw:   map[string][]byte{}, repo: from.source(ref.Registry + "/" + ref.Repository),
+			}
+			var pinned *[]manifest.Referrer
+			if l := g.o.Lock.chartByManifest(p.id(), d.Digest); l != nil {
+				pinned = &l.Referrers
+			}
+			if err := img.carry(gctx, pinned); err != nil {
+				return err
+			}
+			images[i] = img
+			return nil
+		})
+	}
+	if err := eg.Wait(); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, err
+	}
+	for i, img := range images {
+		if img != nil {
+			g.releases[i].Referrers = img.Referrers
+			r.Lock.lockReferrers(g.releases[i].id(), img.Referrers)
+		}
+	}
+	return slices.DeleteFunc(images, func(i *image) bool { return i == nil }), nil
+}
+
 // addBlobs lists every blob once: small ones first (image manifests and those of what is about
-// images, configs, charts, values), then the parts of what is about images, then the layers in the order of the images, so that the layers of an image lie together, and
-// at last those that are going to be encoded, whose sizes are not known yet.
-func (r *Resolved) addBlobs(images []*image, charts []manifest.Blob) {
+// images, configs, charts, values), then the parts of what is about images, then files and the layers in the order of
+// the images, so that the layers of an image lie together, and at last those that are going to be encoded, whose sizes
+// are not known yet.
+func (r *Resolved) addBlobs(g *gathered, images, artifacts, charts []*image) {
 	seen := map[string]bool{}
 	add := func(b manifest.Blob, s source) {
 		if !seen[b.Digest] {
@@ -192,28 +402,49 @@ func (r *Resolved) addBlobs(images []*image, charts []manifest.Blob) {
 	}
 	for _, img := range images {
 		r.Manifest.Images = append(r.Manifest.Images, img.Image)
+	}
+	for _, a := range artifacts {
+		r.Manifest.Artifacts = append(r.Manifest.Artifacts, a.Image)
+	}
+	all := slices.Concat(images, artifacts, charts)
+	for _, img := range all {
+		for _, b := range slices.Concat(img.meta, img.layers, img.attached) {
+			r.use(b.Digest, img.Source)
+		}
 		for _, b := range img.meta {
-			add(b, source{img.raw[b.Digest], img.repo})
+			add(b, source{content: img.raw[b.Digest], repo: img.repo})
 		}
 	}
 	// Archives of charts come after all manifests: who reads a stream keeps what comes before.
 	for _, last := range []bool{false, true} {
-		for _, b := range charts {
-			if (b.MediaType == mediaTypeHelmArchive) == last {
-				add(b, r.sources[b.Digest])
+		for _, p := range g.releases {
+			for _, b := range p.blobs {
+				if (b.MediaType == mediaTypeHelmArchive) == last {
+					add(b, r.sources[b.Digest])
+				}
 			}
 		}
 	}
-	for _, img := range images {
+	for i := range g.files {
+		r.use(g.files[i].Digest, g.files[i].Name)
+	}
+	for _, p := range g.releases {
+		r.use(p.Archive.Digest, "chart "+p.Name)
+		r.Manifest.Charts = append(r.Manifest.Charts, p.Chart)
+	}
+	for _, img := range all {
 		for _, b := range img.attached {
-			add(b, source{img.raw[b.Digest], img.repo})
+			add(b, source{content: img.raw[b.Digest], repo: img.repo})
 		}
 	}
+	for _, b := range g.blobs {
+		add(b, r.sources[b.Digest])
+	}
 	for _, encoding := range []string{manifest.EncodingStored, manifest.EncodingZstd} {
-		for _, img := range images {
+		for _, img := range all {
 			for _, b := range img.layers {
 				if b.Encoding == encoding {
-					add(b, source{nil, img.repo})
+					add(b, source{repo: img.repo})
 				}
 			}
 		}
@@ -233,8 +464,11 @@ func stored(d manifest.Descriptor) manifest.Blob {
 	return manifest.Blob{Digest: d.Digest, Size: d.Size, MediaType: d.MediaType, Encoding: manifest.EncodingStored}
 }
 
-func resolveImages(ctx context.Context, want map[string]*wanted, o Options) ([]*image, error) {
-	task := o.Progress.Start("resolving images", int64(len(want)), progress.Items)
+func (r *Resolved) resolveImages(ctx context.Context, doing string, want map[string]*wanted, o Options) ([]*image, error) {
+	if len(want) == 0 {
+		return nil, nil
+	}
+	task := o.Progress.Start(doing, int64(len(want)), progress.Items)
 	defer task.Done()
 	keys := make([]string, 0, len(want))
 	for k := range want {
@@ -247,14 +481,19 @@ func resolveImages(ctx context.Context, want map[string]*wanted, o Options) ([]*
 	for i, k := range keys {
 		g.Go(func() error {
 			w := want[k]
-			img, err := resolveImage(gctx, w, o.Client)
+			locked := o.Lock.pinned(w)
+			img, err := r.resolveImage(gctx, w, locked, o)
 			var referrer *ReferrerError
 			var unsigned *UnsignedImageError
 			if errors.As(err, &referrer) || errors.As(err, &unsigned) {
 				return err
 			}
 			if err != nil {
-				return &ImageError{k, w.reasons, err}
+				e := &ImageError{Reference: k, Reasons: w.reasons, Artifact: w.artifact, Err: err}
+				if locked != nil {
+					e.Pinned = locked.Digest
+				}
+				return e
 			}
 			images[i] = img
 			task.Add(1)
@@ -268,12 +507,17 @@ func resolveImages(ctx context.Context, want map[string]*wanted, o Options) ([]*
 		}
 		return nil, err
 	}
+	for _, img := range images {
+		if img.warning != "" {
+			r.Warnings = append(r.Warnings, img.warning)
+		}
+	}
 	return images, nil
 }
 
-// resolveImage finds what an image is made of and what is about it.
-func resolveImage(ctx context.Context, w *wanted, client *oci.Client) (*image, error) {
-	img, err := resolveContent(ctx, w, client)
+// resolveImage finds what an image is made of and what is about it. locked is what pins it, or nil.
+func (r *Resolved) resolveImage(ctx context.Context, w *wanted, locked *LockedImage, o Options) (*image, error) {
+	img, err := r.resolveContent(ctx, w, locked, o)
 	if err != nil {
 		return nil, err
 	}
@@ -281,7 +525,11 @@ func resolveImage(ctx context.Context, w *wanted, client *oci.Client) (*image, e
 		img.ReferrersDropped = true
 		return img, nil
 	}
-	if err := img.addReferrers(ctx); err != nil {
+	var pinned *[]manifest.Referrer
+	if locked != nil && !locked.Dropped && locked.Digest == img.Digest && samePlatforms(locked, img) {
+		pinned = &locked.Referrers
+	}
+	if err := img.carry(ctx, pinned); err != nil {
 		return nil, err
 	}
 	if len(w.signers) == 0 {
@@ -290,20 +538,44 @@ func resolveImage(ctx context.Context, w *wanted, client *oci.Client) (*image, e
 	return img, img.prove(ctx, w)
 }
 
-func resolveContent(ctx context.Context, w *wanted, client *oci.Client) (*image, error) {
-	repo, err := client.Repository(ctx, w.ref.Registry, w.ref.Repository, false)
+// open returns where an image is read from, and as what.
+func (r *Resolved) open(w *wanted, locked *LockedImage, o Options) (oci.Source, string, error) {
+	if w.local != "" {
+		l := r.locals[w.local]
+		d, err := l.Find(w.ref.String())
+		return l, d.Digest, err
+	}
+	from := &lazySource{client: o.Client, local: o.Local, registry: w.ref.Registry, path: w.ref.Repository}
+	if locked != nil {
+		return from, locked.Digest, nil
+	}
+	return from, w.ref.Identifier(), nil
+}
+
+func (r *Resolved) resolveContent(ctx context.Context, w *wanted, locked *LockedImage, o Options) (*image, error) {
+	repo, identifier, err := r.open(w, locked, o)
 	if err != nil {
 		return nil, err
 	}
-	root, err := repo.Manifest(ctx, w.ref.Identifier())
+	root, err := repo.Manifest(ctx, identifier)
 	if err != nil {
 		return nil, err
+	}
+	if w.ref.Digest != "" && root.Digest != w.ref.Digest {
+		return nil, &oci.DigestError{Got: root.Digest, Want: w.ref.Digest}
 	}
 	img := &image{
 		Image: manifest.Image{Source: w.ref.String(), Digest: root.Digest, MediaType: root.MediaType, Size: root.Size, Reasons: w.reasons},
 		raw:   map[string][]byte{}, repo: repo,
 	}
+	if w.local == "" && w.ref.Tag != "" && (w.ref.Digest != "" && locked == nil || o.CheckTags) {
+		if err := img.checkTag(ctx, w.ref); err != nil {
+			return nil, err
+		}
+	}
 	switch {
+	case w.artifact:
+		return img, img.addArtifact(ctx, root)
 	case oci.IsIndex(root.MediaType):
 		return img, img.addIndex(ctx, w, root)
 	case oci.IsImage(root.MediaType):
@@ -312,7 +584,7 @@ func resolveContent(ctx context.Context, w *wanted, client *oci.Client) (*image,
 			return nil, err
 		}
 		for _, p := range w.platforms {
-			if !oci.Matches(platform, p) {
+			if p != AllPlatforms && !oci.Matches(platform, p) {
 				return nil, &oci.MissingPlatformError{Reference: w.ref.String(), Want: p, Have: []string{platform}}
 			}
 		}
@@ -320,6 +592,103 @@ func resolveContent(ctx context.Context, w *wanted, client *oci.Client) (*image,
 		return img, nil
 	}
 	return nil, fmt.Errorf("the registry has a %q there: %w", root.MediaType, oci.ErrUnsupported)
+}
+
+// checkTag notes where a tag leads by now, if that is not where the digest does.
+func (img *image) checkTag(ctx context.Context, ref oci.Reference) error {
+	at, err := img.repo.ManifestDigest(ctx, ref.Tag)
+	if err != nil {
+		return err
+	}
+	switch at {
+	case img.Digest:
+	case "":
+		img.warning = fmt.Sprintf("image %s: the tag %q is gone from the registry; it stays %s", ref, ref.Tag, img.Digest)
+	default:
+		img.warning = fmt.Sprintf("image %s: the tag %q stands for %s by now; it stays %s", ref, ref.Tag, at, img.Digest)
+	}
+	return nil
+}
+
+// addArtifact takes in what need not be an image, and for an index all that it names.
+func (img *image) addArtifact(ctx context.Context, root *oci.Content) error {
+	img.ArtifactType = oci.ArtifactType(root.Raw)
+	if oci.IsImage(root.MediaType) {
+		return img.addOpaque(root)
+	}
+	if !oci.IsIndex(root.MediaType) {
+		return fmt.Errorf("the registry has a %q there: %w", root.MediaType, oci.ErrUnsupported)
+	}
+	children, err := oci.ParseIndex(root.Raw)
+	if err != nil {
+		return err
+	}
+	if img.ArtifactType == "" {
+		img.ArtifactType = root.MediaType
+	}
+	img.add(root)
+	contents, err := img.fetchChildren(ctx, children)
+	if err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for i, c := range children {
+		if seen[c.Digest] {
+			continue
+		}
+		seen[c.Digest] = true
+		img.Children = append(img.Children, manifest.Child{Digest: c.Digest, MediaType: c.MediaType, Size: c.Size, Platform: oci.UnknownPlatform})
+		if err := img.addOpaque(contents[i].content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addOpaque takes in a manifest and what it names, none of which is small for sure: who reads a stream
+// keeps what comes before the last manifest.
+func (img *image) addOpaque(content *oci.Content) error {
+	parsed, err := oci.ParseImage(content.Raw)
+	if err != nil {
+		return err
+	}
+	img.add(content)
+	for _, d := range append([]manifest.Descriptor{parsed.Config}, parsed.Layers...) {
+		img.layers = append(img.layers, layer(d))
+	}
+	return nil
+}
+
+// child is a child of an index as it was fetched.
+type child struct {
+	content *oci.Content
+	config  []byte
+}
+
+// fetchChildren reads the manifests of children, and the configs of those that are images, several at a time.
+func (img *image) fetchChildren(ctx context.Context, children []oci.Child) ([]child, error) {
+	contents := make([]child, len(children))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(childrenAtOnce)
+	for i, c := range children {
+		g.Go(func() error {
+			content, err := img.repo.Manifest(gctx, c.Digest)
+			if err != nil {
+				return err
+			}
+			if content.Size != c.Size {
+				return fmt.Errorf("child %s has %d bytes, its index says %d", c.Digest, content.Size, c.Size)
+			}
+			content.MediaType = c.MediaType
+			contents[i].content = content
+			if c.Platform == oci.UnknownPlatform {
+				return nil
+			}
+			contents[i].config, err = img.readConfig(gctx, content)
+			return err
+		})
+	}
+	return contents, g.Wait()
 }
 
 func (img *image) addIndex(ctx context.Context, w *wanted, root *oci.Content) error {
@@ -350,22 +719,12 @@ func (img *image) addIndex(ctx context.Context, w *wanted, root *oci.Content) er
 		img.Derived = &derived.Descriptor
 		img.add(derived)
 	}
-	for _, c := range selected {
-		content, err := img.repo.Manifest(ctx, c.Digest)
-		if err != nil {
-			return err
-		}
-		if content.Size != c.Size {
-			return fmt.Errorf("child %s has %d bytes, its index says %d", c.Digest, content.Size, c.Size)
-		}
-		content.MediaType = c.MediaType
-		if c.Platform == oci.UnknownPlatform {
-			if err := img.addParts(content, nil); err != nil {
-				return err
-			}
-			continue
-		}
-		if _, err := img.addImage(ctx, content); err != nil {
+	contents, err := img.fetchChildren(ctx, selected)
+	if err != nil {
+		return err
+	}
+	for _, c := range contents {
+		if err := img.addParts(c.content, c.config); err != nil {
 			return err
 		}
 	}
@@ -374,11 +733,7 @@ func (img *image) addIndex(ctx context.Context, w *wanted, root *oci.Content) er
 
 // addImage takes in an image manifest, its config and its layers, and returns its platform.
 func (img *image) addImage(ctx context.Context, content *oci.Content) (platform string, err error) {
-	parsed, err := oci.ParseImage(content.Raw)
-	if err != nil {
-		return "", err
-	}
-	config, err := img.repo.ReadBlob(ctx, parsed.Config, oci.MaxConfigBytes)
+	config, err := img.readConfig(ctx, content)
 	if err != nil {
 		return "", err
 	}
@@ -386,6 +741,31 @@ func (img *image) addImage(ctx context.Context, content *oci.Content) (platform 
 		return "", err
 	}
 	return platform, img.addParts(content, config)
+}
+
+// readConfig reads the config of an image, and checks that it says what a config says.
+func (img *image) readConfig(ctx context.Context, content *oci.Content) ([]byte, error) {
+	parsed, err := oci.ParseImage(content.Raw)
+	if err != nil {
+		return nil, err
+	}
+	config, err := img.repo.ReadBlob(ctx, parsed.Config, oci.MaxConfigBytes)
+	if err != nil {
+		return nil, err
+	}
+	platform, err := oci.ConfigPlatform(config)
+	if err == nil && strings.HasPrefix(platform, "/") {
+		err = &NotImageError{parsed.Config.MediaType}
+	}
+	return config, err
+}
+
+// NotImageError says that what a registry has under the name of an image is something else.
+type NotImageError struct{ ConfigType string }
+
+// Error names its type.
+func (e *NotImageError) Error() string {
+	return fmt.Sprintf("it is no image, which would be made for a platform: its config is a %q", e.ConfigType)
 }
 
 // addParts takes in a manifest and what it names. config is nil where it was not read.
@@ -408,127 +788,4 @@ func (img *image) addParts(content *oci.Content, config []byte) error {
 func (img *image) add(c *oci.Content) {
 	img.meta = append(img.meta, stored(c.Descriptor))
 	img.raw[c.Digest] = c.Raw
-}
-
-// addChart loads a chart, adds the images that it renders to want, and returns its blobs.
-func (r *Resolved) addChart(ctx context.Context, s *Spec, cs *ChartSpec, want map[string]*wanted) ([]manifest.Blob, error) {
-	c, err := chart.Load(s.file(cs.Path))
-	if err != nil {
-		return nil, err
-	}
-	mc := manifest.Chart{Name: c.Name, Version: c.Version, AppVersion: c.AppVersion, Release: cmp.Or(cs.Release, c.Name)}
-	mc.Namespace = cmp.Or(cs.Namespace, mc.Release)
-	if err := errors.Join(manifest.CheckRelease(mc.Release), manifest.CheckNamespace(mc.Namespace)); err != nil {
-		return nil, err
-	}
-	var blobs []manifest.Blob
-	keep := func(content []byte, mediaType string) manifest.Descriptor {
-		d := manifest.Descriptor{Digest: manifest.Digest(content), MediaType: mediaType, Size: int64(len(content))}
-		r.sources[d.Digest] = source{content: content}
-		blobs = append(blobs, stored(d))
-		return d
-	}
-	config := keep(c.Config, mediaTypeHelmConfig)
-	mc.Archive = keep(c.Archive, mediaTypeHelmArchive)
-	raw, err := chartManifest(config, mc.Archive)
-	if err != nil {
-		return nil, err
-	}
-	mc.Manifest = keep(raw, mediaTypeOCIManifest)
-	var files []chart.ValuesFile
-	for _, path := range cs.Values {
-		f, err := readValues(s.file(path), path)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, f)
-		d := keep(f.Data, manifest.MediaTypeValues)
-		mc.Values = append(mc.Values, manifest.ValuesFile{Name: f.Name, Digest: d.Digest, Size: d.Size})
-	}
-	variants := [][]chart.ValuesFile{files}
-	for _, path := range cs.RenderWith {
-		f, err := readValues(s.file(path), path)
-		if err != nil {
-			return nil, err
-		}
-		variants = append(variants, append(slices.Clone(files), f))
-	}
-	for _, v := range variants {
-		if err := addRendered(ctx, s, c, mc, v, want); err != nil {
-			return nil, err
-		}
-	}
-	r.Manifest.Charts = append(r.Manifest.Charts, mc)
-	return blobs, nil
-}
-
-func addRendered(ctx context.Context, s *Spec, c *chart.Chart, mc manifest.Chart, files []chart.ValuesFile, want map[string]*wanted) error {
-	values, err := chart.MergeValues(files)
-	if err != nil {
-		return err
-	}
-	docs, err := c.Render(ctx, chart.RenderOptions{Release: mc.Release, Namespace: mc.Namespace, Values: values})
-	if err != nil {
-		return err
-	}
-	uses, err := chart.FindImages(docs)
-	if err != nil {
-		return err
-	}
-	for _, u := range uses {
-		ref, err := oci.Normalize(u.Reference)
-		if err != nil {
-			return fmt.Errorf("%s of %s: %w", u.Path, u.Object, err)
-		}
-		reason := manifest.Reason{Kind: manifest.ReasonChart, Chart: mc.Name, Object: u.Object, Path: u.Path}
-		w := want[ref.String()]
-		if w == nil {
-			w = &wanted{ref: ref, platforms: s.Platforms}
-			want[ref.String()] = w
-		}
-		if !slices.Contains(w.reasons, reason) {
-			w.reasons = append(w.reasons, reason)
-		}
-	}
-	return nil
-}
-
-// chartManifest is the artifact manifest that Helm writes around a chart, without the time
-// that Helm puts into it.
-func chartManifest(config, archive manifest.Descriptor) ([]byte, error) {
-	type descriptor struct {
-		MediaType string `json:"mediaType"`
-		Digest    string `json:"digest"`
-		Size      int64  `json:"size"`
-	}
-	raw, err := json.Marshal(struct {
-		SchemaVersion int          `json:"schemaVersion"`
-		MediaType     string       `json:"mediaType"`
-		Config        descriptor   `json:"config"`
-		Layers        []descriptor `json:"layers"`
-	}{
-		2, mediaTypeOCIManifest,
-		descriptor{config.MediaType, config.Digest, config.Size},
-		[]descriptor{{archive.MediaType, archive.Digest, archive.Size}},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("encoding the chart's artifact manifest: %w", err)
-	}
-	return raw, nil
-}
-
-func readValues(path, name string) (_ chart.ValuesFile, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return chart.ValuesFile{}, &ValuesError{name, err}
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	raw, err := io.ReadAll(io.LimitReader(f, manifest.MaxValuesBytes+1))
-	if err != nil {
-		return chart.ValuesFile{}, &ValuesError{name, err}
-	}
-	if len(raw) > manifest.MaxValuesBytes {
-		return chart.ValuesFile{}, &ValuesError{name, fmt.Errorf("more than %d bytes", manifest.MaxValuesBytes)}
-	}
-	return chart.ValuesFile{Name: filepath.Base(name), Data: raw}, nil
 }

@@ -6,8 +6,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -193,27 +191,26 @@ type imageSigner struct {
 }
 
 // demands puts together what is demanded of the images, before any registry is asked.
-func (s *Spec) demands(want map[string]*wanted) error {
+func (s *Spec) demands(want, artifacts map[string]*wanted) error {
 	drop := s.Referrers == DropReferrers
-	for _, w := range want {
-		w.drop = drop
+	for _, all := range []map[string]*wanted{want, artifacts} {
+		for _, w := range all {
+			w.drop = drop
+		}
 	}
 	for i := range s.Images {
 		img := &s.Images[i]
-		ref, err := oci.ParseReference(img.Ref)
-		if err != nil {
+		if img.Ref == "" {
+			continue
+		}
+		if err := s.demandOf(want, img.Ref, img.Referrers, img.Verify); err != nil {
 			return err
 		}
-		w := want[ref.String()]
-		if img.Referrers != "" {
-			w.drop = img.Referrers == DropReferrers
-		}
-		for _, demand := range img.Verify {
-			signer, err := s.signer(demand)
-			if err != nil {
-				return err
-			}
-			w.demand(signer)
+	}
+	for i := range s.Artifacts {
+		a := &s.Artifacts[i]
+		if err := s.demandOf(artifacts, a.Ref, a.Referrers, a.Verify); err != nil {
+			return err
 		}
 	}
 	for i := range s.Verify {
@@ -227,20 +224,44 @@ func (s *Spec) demands(want map[string]*wanted) error {
 			return err
 		}
 		matched := false
-		for _, w := range want {
-			if pattern.Matches(w.ref.Registry + "/" + w.ref.Repository) {
-				matched = true
-				w.demand(signer)
+		for _, all := range []map[string]*wanted{want, artifacts} {
+			for _, w := range all {
+				if pattern.Matches(w.ref.Registry + "/" + w.ref.Repository) {
+					matched = true
+					w.demand(signer)
+				}
 			}
 		}
 		if !matched {
 			return &UnmatchedError{v.Match, v.line}
 		}
 	}
-	for _, w := range want {
-		if len(w.signers) > 0 && w.drop {
-			return &DroppedSignaturesError{w.ref.String()}
+	for _, all := range []map[string]*wanted{want, artifacts} {
+		for _, w := range all {
+			if len(w.signers) > 0 && w.drop {
+				return &DroppedSignaturesError{w.ref.String()}
+			}
 		}
+	}
+	return nil
+}
+
+// demandOf puts together what the spec says about one image or artifact.
+func (s *Spec) demandOf(among map[string]*wanted, text, referrers string, verify SignerSpecs) error {
+	ref, err := oci.ParseReference(text)
+	if err != nil {
+		return err
+	}
+	w := among[ref.String()]
+	if referrers != "" {
+		w.drop = referrers == DropReferrers
+	}
+	for _, demand := range verify {
+		signer, err := s.signer(demand)
+		if err != nil {
+			return err
+		}
+		w.demand(signer)
 	}
 	return nil
 }
@@ -292,16 +313,8 @@ func (s *Spec) signer(d SignerSpec) (*imageSigner, error) {
 	}, raw}, nil
 }
 
-func (s *Spec) readSigner(what, path string, limit int64) (_ []byte, err error) {
-	f, err := os.Open(s.file(path))
-	if err != nil {
-		return nil, &SignerFileError{what, path, err}
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(raw)) > limit {
-		err = fmt.Errorf("more than %d bytes", limit)
-	}
+func (s *Spec) readSigner(what, path string, limit int64) ([]byte, error) {
+	raw, err := readBounded(s.file(path), limit)
 	if err != nil {
 		return nil, &SignerFileError{what, path, err}
 	}
