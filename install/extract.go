@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,6 +28,11 @@ const (
 	marker = ".sealift-extract"
 	// chartsDir is where the copies of the chart archives lie.
 	chartsDir = "charts"
+	// provenanceSuffix is added to the name of a chart's archive for that of its provenance file.
+	provenanceSuffix = ".prov"
+	// filesDir is where the files of a bundle lie, notesName its release notes.
+	filesDir  = "files"
+	notesName = "NOTES.md"
 	blobsDir  = "blobs/sha256"
 )
 
@@ -49,6 +55,8 @@ func (e *PlaceError) Error() string { return fmt.Sprintf("extracting to %q: it i
 type ExtractOptions struct {
 	// Dir is made, with its parents; it may be there if it is empty.
 	Dir string
+	// OnlyFiles leaves out all but the files and the release notes.
+	OnlyFiles bool
 	// Jobs is how many blobs are copied at the same time; 0 means DefaultJobs.
 	Jobs     int
 	Progress progress.Reporter
@@ -64,6 +72,17 @@ type Extracted struct {
 	// Skipped are the charts without a copy, since two of them would have the same name, or
 	// since theirs is too long. Their archives are among the blobs.
 	Skipped []ExtractedChart `json:"skippedCharts"`
+	// Files are the files of the bundle, with their paths in the directory.
+	Files []ExtractedFile `json:"files"`
+	// Notes is the path of the release notes; empty where there are none.
+	Notes string `json:"notes,omitempty"`
+}
+
+// ExtractedFile is a file of the bundle.
+type ExtractedFile struct {
+	Path   string `json:"path"`
+	Digest string `json:"digest"`
+	Size   int64  `json:"size"`
 }
 
 // ExtractedChart is a chart archive.
@@ -77,7 +96,7 @@ type ExtractedChart struct {
 }
 
 // Extract writes the plain OCI image layout that a bundle holds, its manifest as sealift.json
-// and its charts as charts/NAME-VERSION.tgz. Every blob is proven while it is copied. The
+// its charts as charts/NAME-VERSION.tgz, its files below files/ and its release notes. Every blob is proven while it is copied. The
 // directory gets its name when all is written and durable; after an error nothing is left but
 // what was there. Errors: *PlaceError, ErrExtracting, *verify.ContentError, that of ctx, or of
 // writing.
@@ -99,20 +118,34 @@ func Extract(ctx context.Context, b *verify.Bundle, o ExtractOptions) (_ *Extrac
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	res := &Extracted{Directory: filepath.Clean(o.Dir), Blobs: len(m.Blobs)}
-	res.Charts, res.Skipped = chartCopies(m.Charts)
-	for _, blob := range m.Blobs {
-		res.Bytes += blob.Size
+	res := &Extracted{Directory: filepath.Clean(o.Dir), Charts: []ExtractedChart{}, Skipped: []ExtractedChart{}, Files: []ExtractedFile{}}
+	if !o.OnlyFiles {
+		res.Blobs = len(m.Blobs)
+		res.Charts, res.Skipped = chartCopies(m.Charts)
+		for _, blob := range m.Blobs {
+			res.Bytes += blob.Size
+		}
+	}
+	for _, f := range m.Files {
+		res.Files = append(res.Files, ExtractedFile{filesDir + "/" + f.Name, f.Digest, f.Size})
+		if o.OnlyFiles {
+			res.Bytes += f.Size
+		}
+	}
+	if m.Notes != nil {
+		res.Notes = notesName
 	}
 	if err := s.fill(ctx, b, o, res.Charts); err != nil {
 		return nil, err
 	}
-	for _, f := range []struct {
-		name    string
-		content []byte
-	}{{manifest.EntryManifest, raw}, {manifest.EntryOCILayout, manifest.OCILayout()}, {manifest.EntryIndex, index}} {
-		if err := s.write(ctx, f.name, bytes.NewReader(f.content), int64(len(f.content)), func(int64) {}); err != nil {
-			return nil, err
+	if !o.OnlyFiles {
+		for _, f := range []struct {
+			name    string
+			content []byte
+		}{{manifest.EntryManifest, raw}, {manifest.EntryOCILayout, manifest.OCILayout()}, {manifest.EntryIndex, index}} {
+			if err := s.write(ctx, f.name, bytes.NewReader(f.content), int64(len(f.content)), false, func(int64) {}); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if err := ctx.Err(); err != nil {
@@ -358,16 +391,13 @@ func (s *staging) sameDir() (bool, error) {
 	return err == nil && os.SameFile(opened, there), err
 }
 
-// clear removes what a killed extract has left, and makes the directories.
+// clear removes what a killed extract has left.
 func (s *staging) clear() error {
 	names, err := list(s.root)
 	for _, n := range names {
 		if n != marker {
 			err = errors.Join(err, s.root.RemoveAll(n))
 		}
-	}
-	if err == nil {
-		err = s.root.MkdirAll(blobsDir, 0o755)
 	}
 	if err == nil {
 		_, err = s.lock.WriteAt([]byte(markerText), 0)
@@ -378,25 +408,49 @@ func (s *staging) clear() error {
 	return nil
 }
 
-// fill writes the blobs and the copies of chart archives.
+// fill writes the blobs, the copies of chart archives, and the files.
 func (s *staging) fill(ctx context.Context, b *verify.Bundle, o ExtractOptions, charts []ExtractedChart) error {
 	type job struct {
 		digest, name string
 		size         int64
+		executable   bool
 	}
 	// In the order of the file, so that media that seek slowly are read from front to back.
 	var jobs []job
-	var total int64
-	for _, blob := range b.Manifest().Blobs {
-		jobs = append(jobs, job{blob.Digest, manifest.BlobPrefix + strings.TrimPrefix(blob.Digest, "sha256:"), blob.Size})
-		total += blob.Size
+	m := b.Manifest()
+	if !o.OnlyFiles {
+		for _, blob := range m.Blobs {
+			jobs = append(jobs, job{blob.Digest, manifest.BlobPrefix + strings.TrimPrefix(blob.Digest, "sha256:"), blob.Size, false})
+		}
+		if err := s.root.MkdirAll(blobsDir, 0o755); err != nil {
+			return fmt.Errorf("extracting to %q: %w", s.path, err)
+		}
 	}
 	for _, c := range charts {
-		jobs = append(jobs, job{c.Digest, c.Path, c.size})
-		total += c.size
+		jobs = append(jobs, job{c.Digest, c.Path, c.size, false})
 	}
-	if len(charts) > 0 {
-		if err := s.root.Mkdir(chartsDir, 0o755); err != nil {
+	for i := range m.Charts {
+		p := m.Charts[i].Provenance
+		at := slices.IndexFunc(charts, func(c ExtractedChart) bool { return c.Digest == m.Charts[i].Archive.Digest })
+		if p == nil || at < 0 {
+			continue
+		}
+		// Helm looks for it beside the archive.
+		j := job{p.Digest, charts[at].Path + provenanceSuffix, p.Size, false}
+		if !slices.Contains(jobs, j) {
+			jobs = append(jobs, j)
+		}
+	}
+	for _, f := range m.Files {
+		jobs = append(jobs, job{f.Digest, filesDir + "/" + f.Name, f.Size, f.Executable})
+	}
+	if m.Notes != nil {
+		jobs = append(jobs, job{m.Notes.Digest, notesName, m.Notes.Size, false})
+	}
+	var total int64
+	for _, j := range jobs {
+		total += j.size
+		if err := s.root.MkdirAll(path.Dir(j.name), 0o755); err != nil {
 			return fmt.Errorf("extracting to %q: %w", s.path, err)
 		}
 	}
@@ -412,7 +466,7 @@ func (s *staging) fill(ctx context.Context, b *verify.Bundle, o ExtractOptions, 
 			return err
 		}
 		defer r.Close()
-		if err := s.write(ctx, j.name, r, j.size, task.Add); err != nil {
+		if err := s.write(ctx, j.name, r, j.size, j.executable, task.Add); err != nil {
 			return err
 		}
 		task.Note(j.digest)
@@ -421,9 +475,13 @@ func (s *staging) fill(ctx context.Context, b *verify.Bundle, o ExtractOptions, 
 }
 
 // write copies r, of size bytes, to a new file of the staging directory and makes it durable.
-func (s *staging) write(ctx context.Context, name string, r io.Reader, size int64, written func(int64)) (err error) {
+func (s *staging) write(ctx context.Context, name string, r io.Reader, size int64, executable bool, written func(int64)) (err error) {
+	mode := fs.FileMode(0o644)
+	if executable {
+		mode = 0o755
+	}
 	// O_EXCL follows no link.
-	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return fmt.Errorf("extracting to %q: %w", s.path, err)
 	}
@@ -460,19 +518,13 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // parts are what an extract makes, in the order in which it gives them their names when it
 // fills a directory. Nobody takes for a layout what has no index.json.
-var parts = []string{"blobs", chartsDir, manifest.EntryManifest, manifest.EntryOCILayout, manifest.EntryIndex}
+var parts = []string{"blobs", chartsDir, filesDir, notesName, manifest.EntryManifest, manifest.EntryOCILayout, manifest.EntryIndex}
 
 // publish makes all durable and gives it its name.
 func (s *staging) publish() error {
 	doing := func(err error) error { return fmt.Errorf("extracting to %q: %w", s.path, err) }
-	for _, dir := range []string{blobsDir, "blobs", chartsDir, "."} {
-		err := syncDir(s.root, dir)
-		if dir == chartsDir && errors.Is(err, fs.ErrNotExist) {
-			continue // a bundle without charts
-		}
-		if err != nil {
-			return doing(err)
-		}
+	if err := s.syncDirs(); err != nil {
+		return doing(err)
 	}
 	if same, err := s.mine(); err != nil {
 		return doing(err)
@@ -501,6 +553,26 @@ func (s *staging) publish() error {
 	return nil
 }
 
+// syncDirs makes the names in all directories durable, inner ones first.
+func (s *staging) syncDirs() error {
+	var dirs []string
+	err := fs.WalkDir(s.root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() {
+			dirs = append(dirs, name)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, dir := range slices.Backward(dirs) {
+		if err := syncDir(s.root, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // moveParts gives everything its name in a directory that was there.
 func (s *staging) moveParts() (err error) {
 	var moved []string
@@ -514,8 +586,8 @@ func (s *staging) moveParts() (err error) {
 	}()
 	for _, p := range parts {
 		err := s.place.Rename(s.name+"/"+p, p)
-		if p == chartsDir && errors.Is(err, fs.ErrNotExist) {
-			continue // a bundle without charts
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // not every bundle has everything
 		}
 		if err != nil {
 			return err

@@ -45,18 +45,21 @@ type Release struct {
 	Namespace string
 	Chart     *chart.Chart
 	Values    map[string]any
-	// targets maps source references to those in the target registry.
-	targets map[string]string
+	places    *places
+	// requires is what the cluster must offer; nil for nothing.
+	requires *manifest.Requires
 	// rule is the one by which the bundle was accepted.
 	rule *trust.Rule
 }
 
 // Releases reads the charts and values of b, whose images have been, or will be, seeded as
-// images says.
-func Releases(b *verify.Bundle, images []SeededImage) ([]*Release, error) {
-	targets := make(map[string]string, len(images))
-	for _, i := range images {
-		targets[i.Source] = i.Target
+// images says. Errors of what the site says are *ParameterError.
+func Releases(b *verify.Bundle, images []SeededImage, site Site) ([]*Release, error) {
+	m := b.Manifest()
+	places := newPlaces(m, images, site.Target)
+	texts, err := site.parameters(m)
+	if err != nil {
+		return nil, err
 	}
 	var all []*Release
 	for i := range b.Manifest().Charts {
@@ -81,25 +84,37 @@ func Releases(b *verify.Bundle, images []SeededImage) ([]*Release, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, &Release{Name: mc.Release, Namespace: mc.Namespace, Chart: c, Values: values, targets: targets, rule: b.Rule()})
+		if err := site.apply(values, mc, m, texts); err != nil {
+			return nil, fmt.Errorf("values of release %s/%s: %w", mc.Namespace, mc.Release, err)
+		}
+		all = append(all, &Release{
+			Name: mc.Release, Namespace: mc.Namespace, Chart: c, Values: values, places: places,
+			requires: m.Requires, rule: b.Rule(),
+		})
 	}
 	return all, nil
 }
 
 // PostRender is what happens to rendered documents before they reach the cluster: images
 // point to the target registry, pinned by digest, and objects that hold data are kept when a
-// release goes. Hooks and tests pass here too. Errors wrap *MissingImageError.
+// release goes. Hooks and tests pass here too. What only may be an image is rewritten where the
+// bundle carries it, and else left alone; so is what the vendor left out. Errors wrap *MissingImageError.
 func (r *Release) PostRender(docs []byte) ([]byte, error) {
-	docs, err := chart.RewriteImages(docs, func(use chart.ImageUse) (string, error) {
+	docs, err := chart.RewriteImages(docs, func(use chart.Find) (string, error) {
 		ref, err := oci.Normalize(use.Reference)
+		if err != nil && use.Probable {
+			return use.Reference, nil
+		}
 		if err != nil {
 			return "", err
 		}
-		target, ok := r.targets[ref.String()]
-		if !ok {
-			return "", &MissingImageError{use.Reference, r.Chart.Name, use.Object, use.Path}
+		if to, ok := r.places.find(ref); ok {
+			return to, nil
 		}
-		return target, nil
+		if use.Probable {
+			return use.Reference, nil
+		}
+		return "", &MissingImageError{use.Reference, r.Chart.Name, use.Object, use.Path}
 	})
 	if err != nil {
 		return nil, err
@@ -138,15 +153,60 @@ func (r *Release) checkLimits(docs []byte) error {
 	return e
 }
 
-// render returns the objects as they would reach a cluster of kubeVersion.
-func (r *Release) render(ctx context.Context, kubeVersion string, upgrade bool) ([]byte, error) {
+// render returns the objects as they would reach a cluster of kubeVersion that has the API
+// versions apis besides those of Kubernetes itself.
+func (r *Release) render(ctx context.Context, kubeVersion string, apis []string, upgrade bool) ([]byte, error) {
 	docs, err := r.Chart.Render(ctx, chart.RenderOptions{
-		Release: r.Name, Namespace: r.Namespace, Values: r.Values, KubeVersion: kubeVersion, IsUpgrade: upgrade,
+		Release: r.Name, Namespace: r.Namespace, Values: r.Values, KubeVersion: kubeVersion, APIVersions: apis, IsUpgrade: upgrade,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return r.PostRender(docs)
+}
+
+// VersionError says that the cluster's version is none that the bundle is made for.
+type VersionError struct{ Got, Want string }
+
+// Error names both.
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("the cluster is Kubernetes %s, and the bundle requires %s", e.Got, e.Want)
+}
+
+// MissingAPIError says which APIs that the bundle requires the cluster does not serve.
+type MissingAPIError struct{ Missing []string }
+
+// Error lists them.
+func (e *MissingAPIError) Error() string {
+	return "the cluster does not serve what the bundle requires: " + strings.Join(e.Missing, ", ")
+}
+
+// suits compares a cluster with what is required; version is empty where none was asked.
+func (r *Release) suits(version string, apis []string) error {
+	if version == "" || r.requires == nil {
+		return nil
+	}
+	if want := r.requires.Kubernetes; want != "" {
+		ok, err := chart.InRange(want, version)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return &VersionError{version, want}
+		}
+	}
+	var missing []string
+	for _, want := range r.requires.APIGroups {
+		// "GROUP" is served where any of its versions is.
+		served := func(api string) bool { return api == want || strings.HasPrefix(api, want+"/") }
+		if !slices.ContainsFunc(apis, served) {
+			missing = append(missing, want)
+		}
+	}
+	if len(missing) > 0 {
+		return &MissingAPIError{missing}
+	}
+	return nil
 }
 
 // ReleasePlan is what an install would do with one release.
@@ -159,8 +219,13 @@ type ReleasePlan struct {
 	Action string `json:"action"`
 	// From is the revision that a failure would go back to.
 	From *release.State `json:"from,omitempty"`
-	// Objects are the rewritten objects, as YAML documents.
+	// AsFirst says that the chart does not render for an upgrade without looking at the cluster, so
+	// that the objects are those of a first installation.
+	AsFirst bool `json:"asFirst,omitempty"`
+	// Objects are the rewritten objects, as YAML documents, without what Secrets hold.
 	Objects string `json:"objects"`
+	// docs are the objects as they are.
+	docs []byte
 }
 
 // Plan says what an install would do with the releases. cluster may be nil: then nothing is
@@ -168,14 +233,21 @@ type ReleasePlan struct {
 // which the bundle does not carry, is a *PreflightError.
 func Plan(ctx context.Context, releases []*Release, cluster *release.Cluster) ([]ReleasePlan, error) {
 	version := ""
+	var apis []string
 	if cluster != nil {
 		var err error
 		if version, err = cluster.Version(ctx); err != nil {
 			return nil, err
 		}
+		if apis, err = cluster.APIVersions(ctx); err != nil {
+			return nil, err
+		}
 	}
 	plans := []ReleasePlan{}
 	for _, r := range releases {
+		if err := r.suits(version, apis); err != nil {
+			return nil, &PreflightError{err}
+		}
 		p := ReleasePlan{Release: r.Name, Namespace: r.Namespace, Chart: r.Chart.Name, Version: r.Chart.Version, Action: "install or upgrade"}
 		if cluster != nil {
 			state, err := cluster.Current(ctx, r.Name, r.Namespace)
@@ -190,7 +262,13 @@ func Plan(ctx context.Context, releases []*Release, cluster *release.Cluster) ([
 				p.Action = release.ActionUpgrade
 			}
 		}
-		docs, err := r.render(ctx, version, p.From != nil)
+		docs, err := r.render(ctx, version, apis, p.From != nil)
+		if is := (*chart.RenderError)(nil); p.From != nil && errors.As(err, &is) {
+			// Charts look up what is installed, which a plan cannot show them, and some refuse to go
+			// on without it. Then it is planned as it would be installed first.
+			p.AsFirst = true
+			docs, err = r.render(ctx, version, apis, false)
+		}
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
@@ -201,7 +279,11 @@ func Plan(ctx context.Context, releases []*Release, cluster *release.Cluster) ([
 			}
 			return nil, &PreflightError{fmt.Errorf("release %s/%s: %w", r.Namespace, r.Name, err)}
 		}
-		p.Objects = string(docs)
+		shown, err := chart.HideSecrets(docs)
+		if err != nil {
+			return nil, err
+		}
+		p.Objects, p.docs = string(shown), docs
 		plans = append(plans, p)
 	}
 	return plans, nil

@@ -175,8 +175,7 @@ func roots(m *manifest.Manifest, t Target, mode IndexMode, taken map[string]*roo
 		all = append(all, r)
 		return nil
 	}
-	for i := range m.Images {
-		img := &m.Images[i]
+	for _, img := range m.AllImages() {
 		ref, err := oci.Normalize(img.Source)
 		if err != nil {
 			return nil, err
@@ -203,7 +202,7 @@ func roots(m *manifest.Manifest, t Target, mode IndexMode, taken map[string]*roo
 		name := "charts/" + strings.ToLower(c.Name)
 		if err := add(&root{
 			source: name + ":" + c.Version, path: t.path(name),
-			tag: strings.ReplaceAll(c.Version, "+", "_"), top: c.Manifest,
+			tag: strings.ReplaceAll(c.Version, "+", "_"), top: c.Manifest, original: c.Manifest.Digest, referrers: c.Referrers,
 		}); err != nil {
 			return nil, err
 		}

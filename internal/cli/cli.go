@@ -91,6 +91,8 @@ type app struct {
 	progress string
 	verbose  bool
 	noExec   bool
+	// secrets are never printed, whoever quotes them.
+	secrets []string
 }
 
 // Run executes one command line and returns the exit code.
@@ -126,8 +128,18 @@ func printable(text string) string {
 	}, text)
 }
 
+// hiding is standard error for those who log, without secrets. What is logged comes in one piece.
+type hiding struct{ app *app }
+
+func (h hiding) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(h.app.env.Stderr, h.app.hide(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
 func (a *app) printError(err error, code int) {
-	text, advice := printable(err.Error()), printable(hint(err))
+	text, advice := printable(a.hide(err.Error())), printable(a.hide(hint(err)))
 	if len(text) > maxErrorText {
 		text = text[:maxErrorText] + " …"
 	}
@@ -196,7 +208,7 @@ interrupted. An exit status that is not listed means failure.`,
 	root.PersistentFlags().BoolVar(&a.noExec, "no-exec", false, "run no other program: no credential helper, no exec plugin of a kubeconfig, no KMS plugin")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{err, cmd.CommandPath()} })
 	root.AddCommand(
-		a.initCommand(), a.keygenCommand(), a.packCommand(), a.inspectCommand(), a.verifyCommand(),
+		a.initCommand(), a.schemaCommand(), a.imagesCommand(), a.lockCommand(), a.keygenCommand(), a.packCommand(), a.inspectCommand(), a.verifyCommand(),
 		a.listCommand(), a.diffCommand(), a.extractCommand(), a.splitCommand(), a.joinCommand(), a.parityCommand(), a.repairCommand(),
 		a.signCommand(), a.publicKeyCommand(), a.trustCommand(), a.journalCommand(), a.rootCommand(),
 		a.seedCommand(), a.installCommand(), a.serveCommand(), a.versionCommand(),
@@ -306,23 +318,25 @@ func (a *app) logger() *slog.Logger {
 	if !a.verbose {
 		return slog.New(slog.DiscardHandler)
 	}
-	return slog.New(slog.NewTextHandler(a.env.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return slog.New(slog.NewTextHandler(hiding{a}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 // print writes a result: v as JSON, or what text writes.
 func (a *app) print(v any, text func(w io.Writer)) error {
+	var b strings.Builder
 	if a.output == "json" {
-		enc := json.NewEncoder(a.env.Stdout)
+		enc := json.NewEncoder(&b)
 		enc.SetEscapeHTML(false)
 		enc.SetIndent("", "  ")
 		if err := enc.Encode(v); err != nil {
 			return fmt.Errorf("printing the result: %w", err)
 		}
-		return nil
+	} else {
+		var plain strings.Builder
+		text(&plain)
+		b.WriteString(printable(a.hide(plain.String())))
 	}
-	var b strings.Builder
-	text(&b)
-	if _, err := io.WriteString(a.env.Stdout, printable(b.String())); err != nil {
+	if _, err := io.WriteString(a.env.Stdout, b.String()); err != nil {
 		return fmt.Errorf("printing the result: %w", err)
 	}
 	return nil

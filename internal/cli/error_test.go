@@ -8,9 +8,13 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
 	"github.com/sealift/sealift/bundle"
 	"github.com/sealift/sealift/install"
 	"github.com/sealift/sealift/internal/archive"
+	"github.com/sealift/sealift/internal/chart"
+	"github.com/sealift/sealift/internal/kustomize"
 	"github.com/sealift/sealift/internal/oci"
 	"github.com/sealift/sealift/internal/parity"
 	"github.com/sealift/sealift/internal/release"
@@ -90,7 +94,41 @@ func TestErrors(t *testing.T) {
 		"sparse index":         {&install.SparseIndexError{Source: "x", Err: refused}, ExitRegistry, "--index derived"},
 		"tags":                 {&install.TagsMoveError{}, ExitRegistry, "--move-tags"},
 		"collision":            {&install.CollisionError{}, ExitRegistry, "prefixes"},
-		"spec":                 {&bundle.SpecError{}, ExitFailure, "sealift init"},
+		"no spec":              {&bundle.SpecError{Problems: []bundle.Problem{{}}}, ExitFailure, "sealift init"},
+		"spec":                 {&bundle.SpecError{Problems: []bundle.Problem{{Line: 3}}}, ExitFailure, "docs/spec.md"},
+		"undecided":            {&bundle.UndecidedError{}, ExitFailure, "images --write"},
+		"decision":             {&UnknownDecisionError{Pattern: "p"}, ExitFailure, "renderWith"},
+		"no lock":              {&bundle.NoLockError{}, ExitFailure, "sealift lock"},
+		"stale lock":           {&bundle.StaleLockError{}, ExitFailure, "commit it"},
+		"lock":                 {&bundle.LockError{}, ExitFailure, "docs/lock.md"},
+		"locked name":          {&bundle.UnknownLockedError{}, ExitFailure, "names are those of the lock"},
+		"locked, gone":         {&bundle.ImageError{Pinned: "sha256:x", Err: &oci.Error{Err: &transport.Error{StatusCode: 404}}}, ExitRegistry, "lock --update"},
+		"replaced chart":       {&chart.PinError{}, ExitContent, "has been replaced"},
+		"chart version":        {&chart.RepositoryError{Err: &chart.VersionError{}}, ExitFailure, "^1.2"},
+		"provenance":           {&chart.ProvenanceError{Err: boom}, ExitUntrusted, "keyring:"},
+		"library":              {&chart.LibraryError{}, ExitFailure, "the chart that uses it"},
+		"chart repository":     {&chart.RepositoryError{Status: 404, Err: boom}, ExitRegistry, "index.yaml"},
+		"chart repository, no": {&chart.RepositoryError{Status: 401, Err: boom}, ExitRegistry, "docker login"},
+		"rate limit":           {&oci.BusyError{Host: "h", Err: boom}, ExitRegistry, "--mirror"},
+		"compressed":           {&bundle.ImageError{Err: &oci.CompressedError{}}, ExitFailure, "gunzip"},
+		"ambiguous":            {&bundle.ImageError{Err: &oci.AmbiguousError{}}, ExitFailure, "ref:"},
+		"no image":             {&bundle.ImageError{Err: &bundle.NotImageError{}}, ExitFailure, "charts:"},
+		"one target name":      {&bundle.TargetNameError{}, ExitFailure, "bundle of its own"},
+		"registry values":      {&bundle.ChartError{Err: &bundle.RegistryValuesError{}}, ExitFailure, "gets:"},
+		"Kubernetes":           {&bundle.KubernetesError{}, ExitFailure, "kubernetes.versions"},
+		"file changed":         {&bundle.FileSpecError{Err: bundle.ErrFileChanged}, ExitFailure, "run this again"},
+		"manifests":            {&bundle.ManifestsError{Err: boom}, ExitFailure, "complete Kubernetes objects"},
+		"remote":               {&bundle.ManifestsError{Err: &kustomize.RemoteError{}}, ExitFailure, "beside the kustomization"},
+		"pattern":              {&bundle.PatternError{Err: boom}, ExitFailure, "REGISTRY/REPOSITORY"},
+		"circle":               {&bundle.CycleError{Releases: []string{"a"}}, ExitFailure, "dependsOn"},
+		"depends on nothing":   {&bundle.DependsOnError{Err: &bundle.ReleaseNameError{}}, ExitFailure, "NAMESPACE/RELEASE"},
+		"parameter of a spec":  {&bundle.ParameterError{Err: boom}, ExitFailure, "default:"},
+		"parameter":            {&install.ParameterError{Err: boom}, ExitFailure, "--set"},
+		"unknown parameter":    {&install.ParameterError{Known: []string{"one", "two"}, Err: boom}, ExitFailure, "one, two"},
+		"cluster version":      {&install.PreflightError{Err: &install.VersionError{}}, ExitPreflight, "upgrade the cluster"},
+		"API not served":       {&install.PreflightError{Err: &install.MissingAPIError{}}, ExitPreflight, "api-resources"},
+		"image not there":      {&install.PreflightError{Err: &install.NotThereError{}}, ExitPreflight, "retention"},
+		"preload":              {&verify.ContentError{Path: verify.StreamName, Err: verify.ErrPreload}, ExitFailure, "save the stream"},
 		"exists":               {fmt.Errorf("x: %w", bundle.ErrExists), ExitFailure, "--overwrite"},
 		"password":             {fmt.Errorf("x: %w", sigstore.ErrPassword), ExitFailure, "COSIGN_PASSWORD"},
 		"key":                  {fmt.Errorf("x: %w", sigstore.ErrKey), ExitFailure, "keygen"},

@@ -9,6 +9,7 @@ import (
 	"github.com/sealift/sealift/bundle"
 	"github.com/sealift/sealift/install"
 	"github.com/sealift/sealift/internal/archive"
+	"github.com/sealift/sealift/internal/chart"
 	"github.com/sealift/sealift/internal/oci"
 	"github.com/sealift/sealift/internal/release"
 	"github.com/sealift/sealift/internal/site"
@@ -77,16 +78,19 @@ func exitCode(ctx context.Context, err error) int {
 	case is[*verify.UnsignedError](err):
 		return ExitUnsigned
 	case is[*verify.UntrustedError](err), is[*trust.ViolationError](err), is[*ForbiddenError](err), is[*UnexpectedError](err),
-		is[*site.TamperedError](err), is[*headError](err), is[*trust.EquivocationError](err), is[*verify.ImageSignatureError](err), is[*bundle.UnsignedImageError](err):
+		is[*site.TamperedError](err), is[*headError](err), is[*trust.EquivocationError](err), is[*verify.ImageSignatureError](err), is[*bundle.UnsignedImageError](err),
+		is[*chart.ProvenanceError](err):
 		return ExitUntrusted
 	case is[*trust.StaleError](err), is[*install.MeanwhileError](err), errors.Is(err, trust.ErrRootBack), is[*trust.RootExpiredError](err):
 		return ExitStale
 	case is[*trust.RootError](err):
 		return ExitUntrusted
-	case is[*verify.ContentError](err), is[*bundle.FileError](err), is[*verify.BeyondRepairError](err), is[*verify.NoParityError](err):
+	case errors.Is(err, verify.ErrPreload), is[*chart.VersionError](err):
+		return ExitFailure
+	case is[*verify.ContentError](err), is[*bundle.FileError](err), is[*verify.BeyondRepairError](err), is[*verify.NoParityError](err), is[*chart.PinError](err):
 		return ExitContent
 	case is[*oci.Error](err), is[*install.SparseIndexError](err), is[*install.TagsMoveError](err),
-		is[*bundle.ReferrerError](err), is[*install.MergeError](err), is[*install.CollisionError](err), is[*install.PlatformsError](err), is[*install.StreamError](err):
+		is[*bundle.ReferrerError](err), is[*install.MergeError](err), is[*install.CollisionError](err), is[*install.PlatformsError](err), is[*install.StreamError](err), is[*chart.RepositoryError](err), is[*oci.BusyError](err):
 		return ExitRegistry
 	case is[*release.UnreachableError](err), is[*release.KubeconfigError](err), is[*release.PendingError](err),
 		is[*release.FailedError](err), is[*release.NoRevisionError](err), is[*release.BusyError](err),

@@ -17,6 +17,7 @@ import (
 	"github.com/sealift/sealift/install"
 	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/internal/chart"
+	"github.com/sealift/sealift/internal/kustomize"
 	"github.com/sealift/sealift/internal/oci"
 	"github.com/sealift/sealift/internal/parity"
 	"github.com/sealift/sealift/internal/release"
@@ -43,7 +44,7 @@ func hint(err error) string {
 
 func firstHint(err error) string {
 	for _, h := range []func(error) string{
-		hintUsage, hintSign, hintFiles, hintMedia, hintInstall, hintSite, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster, hintMissing,
+		hintUsage, hintSign, hintFiles, hintMedia, hintInstall, hintSite, hintContent, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster, hintMissing,
 	} {
 		if s := h(err); s != "" {
 			return s
@@ -70,6 +71,8 @@ func hintMedia(err error) string {
 		return "if they lie in other directories, name those too; else carry them again, or restore them with 'sealift repair' if there are parity files"
 	case errors.As(err, &unread) && errors.Is(err, archive.ErrStream):
 		return "save the stream to a file and use that"
+	case errors.Is(err, verify.ErrPreload):
+		return "save the stream to a file and use that: what it is needed for lies too far behind"
 	case isStreamError(err):
 		return "send the stream again, from its beginning to its end"
 	case is[*verify.BeyondRepairError](err):
@@ -97,7 +100,7 @@ func hintMedia(err error) string {
 // isStreamError reports whether a bundle was not good that came through a pipe.
 func isStreamError(err error) bool {
 	var content *verify.ContentError
-	return errors.As(err, &content) && content.Path == verify.StreamName
+	return errors.As(err, &content) && content.Path == verify.StreamName && !errors.Is(err, verify.ErrPreload)
 }
 
 func hintInstall(err error) string {
@@ -114,8 +117,24 @@ func hintInstall(err error) string {
 		return "the vendor has to pack the image: list it under images: of the spec, or add values under renderWith: that make the chart use it"
 	case is[*chart.KubeVersionError](err):
 		return "the chart does not support this version of Kubernetes"
+	case is[*install.VersionError](err):
+		return "upgrade the cluster, or get a bundle for this version from the vendor"
+	case is[*install.MissingAPIError](err):
+		return "install what serves them first, an operator or its definitions; 'kubectl api-resources' lists what there is"
+	case is[*install.NotThereError](err):
+		return "run the install again, which sends what is missing; if it stays so, something at the site removes images: look at the registry's retention rules"
+	case is[*install.ParameterError](err):
+		return hintParameter(err)
 	}
 	return ""
+}
+
+func hintParameter(err error) string {
+	var p *install.ParameterError
+	if errors.As(err, &p) && len(p.Known) > 0 {
+		return "the bundle knows " + strings.Join(p.Known, ", ")
+	}
+	return "say it with --set NAME=VALUE, or --set-file NAME=FILE; 'sealift inspect' describes the parameters of a bundle"
 }
 
 func hintTrust(err error) string {
@@ -259,13 +278,15 @@ func hintRegistry(err error) string {
 	case !errors.As(err, &regErr):
 		return "" // a cluster has names and certificates too
 	case errors.As(err, &certErr), errors.As(err, &unknown):
-		return "make the system trust the registry's certificate authority, or set SSL_CERT_FILE to it"
+		return "make the system trust the registry's certificate authority, or set SSL_CERT_FILE to it; images, lock and pack also take --ca-file"
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return fmt.Sprintf("the registry does not speak TLS on this port; if that is right, add --plain-http %s", regErr.Registry)
 	case errors.As(err, &dns):
 		return "the name of the registry is not known here; check its spelling and the DNS"
 	case oci.IsDenied(err):
 		return "log in with 'docker login' or 'podman login'; if you are, this user may lack the right, or the project does not exist"
+	case oci.IsBusy(err):
+		return "it limits its users: wait, log in where that raises the limit, or read from a mirror with --mirror; run the same again to go on"
 	case oci.IsNotFound(err):
 		return "check the spelling of repository and tag; some registries also say this to users without access"
 	case errors.Is(err, syscall.ECONNREFUSED), isTimeout(err):
@@ -282,8 +303,119 @@ func isTimeout(err error) bool {
 	return errors.As(err, &n) && n.Timeout()
 }
 
+// hintContent is about what a spec leads to.
+func hintContent(err error) string {
+	var image *bundle.ImageError
+	var edit *bundle.EditError
+	switch {
+	case is[*bundle.UndecidedError](err):
+		return "say for each what it is: under images: (match: PATTERN) it is packed, under ignoreImages: it is left out; 'sealift images --write' asks, and writes the answers"
+	case is[*kustomize.RemoteError](err):
+		return "put what is there beside the kustomization, in a directory, and name that: a bundle has to come out the same tomorrow"
+	case is[*kustomize.PluginError](err):
+		return "build it with kustomize yourself, and name the result under manifests:"
+	case is[*kustomize.BuildError](err):
+		return "'kustomize build' on the directory fails in the same way; what it names has to be on this machine"
+	case notThere(err):
+		return "paths in a spec are relative to the spec's directory"
+	case is[*chart.ObjectsError](err), is[*bundle.ManifestsError](err):
+		return "manifests: takes files with complete Kubernetes objects; what has templates is a chart"
+	case is[*bundle.PatternError](err):
+		return "patterns are written as REGISTRY/REPOSITORY[:TAG][@DIGEST]; a * stays within a segment, a ** does not"
+	case errors.As(err, &edit):
+		return "write it by hand: " + strings.TrimSpace(edit.Text)
+	case is[*bundle.CycleError](err):
+		return "one of them has to go first: remove its dependsOn:"
+	case is[*bundle.ReleaseNameError](err):
+		return "releases are named by release: of the chart (default: the chart's name), with their namespace where that is not clear: NAMESPACE/RELEASE"
+	case is[*bundle.ParameterError](err), is[*bundle.ParameterSchemaError](err):
+		return "compare type:, default: and path: of the parameter with the chart's values.schema.json"
+	case is[*UnknownDecisionError](err):
+		return "'sealift images' lists what there is; what is possibly missing comes in with values under renderWith: that switch it on, or by its name as ref: under images:"
+	case is[*bundle.NotImageError](err):
+		return "a Helm chart belongs under charts: (oci: oci://…), anything else under artifacts:"
+	case is[*bundle.RegistryValuesError](err):
+		return "the parts of the reference have to be those of an image of the bundle, below the registry: look at what else the chart puts together there, and at gets: registry, host or prefix"
+	case errors.Is(err, bundle.ErrFileChanged):
+		return "run this again when nobody writes to it any more; with a lock, 'sealift lock' first"
+	case is[*bundle.ContentError](err):
+		return "correct it in the spec; nothing was packed"
+	case is[*bundle.PlaceError](err):
+		return "what the chart makes there is no reference of an image: give it, under values: or renderWith:, the values that it makes one of"
+	case is[*bundle.NoLockError](err):
+		return "'sealift lock' writes it; it belongs into version control, beside the spec"
+	case is[*bundle.StaleLockError](err):
+		return "'sealift lock' brings it up to date, 'sealift lock --update NAME' moves something forward; then look at what changed, and commit it"
+	case is[*bundle.LockError](err):
+		return "'sealift lock' writes it anew where it was removed; docs/lock.md describes it"
+	case is[*bundle.UnknownLockedError](err):
+		return "names are those of the lock: images, patterns with *, releases, charts, files"
+	case errors.As(err, &image) && image.Pinned != "" && oci.IsNotFound(err):
+		return "the registry has lost what the lock pins; 'sealift lock --update' with the name of the image takes what its tag leads to now"
+	case is[*oci.CompressedError](err):
+		return "decompress it with gunzip, zstd -d or xz -d first"
+	case is[*oci.BusyError](err):
+		return "wait as long as the registry says, log in where that raises its limit, or read from a mirror with --mirror; what is packed so far is kept"
+	case is[*oci.AmbiguousError](err):
+		return "ref: says which one is meant: it has to be a name that is in the layout or archive, unless there is only one image in it"
+	case is[*bundle.TargetNameError](err):
+		return "put one of the two into a bundle of its own, or give it another name with oci: and ref:"
+	case is[*bundle.KubernetesError](err):
+		return "list under kubernetes.versions the versions that the bundle is made for"
+	case is[*chart.PinError](err):
+		return "what was published has been replaced: find out why; 'sealift lock --update' with the name of the chart takes what is there now"
+	case is[*bundle.ChartError](err) && errors.Is(err, oci.ErrUnsupported):
+		return "oci: of a chart has to lead to a chart; images are named under images:, all else that registries hold under artifacts:"
+	case is[*chart.LibraryError](err):
+		return "name the chart that uses it"
+	case is[*chart.DependencyError](err) && !is[*chart.RepositoryError](err) && !is[*oci.Error](err):
+		return "the dependencies of a directory are fetched as its Chart.yaml says; 'helm dependency update' writes them, and Chart.lock, into the directory instead"
+	case is[*chart.RangeError](err), is[*chart.VersionError](err):
+		return "correct version:, which takes a version or a range such as ^1.2"
+	case is[*chart.RepositoryError](err):
+		return hintRepository(err)
+	case is[*chart.ProvenanceError](err):
+		return "do not pack it before you know why: compare keyring: and the chart with those of its publisher by another way"
+	}
+	return ""
+}
+
+// notThere reports whether a spec names what is not on this machine.
+func notThere(err error) bool {
+	return errors.Is(err, os.ErrNotExist) && (is[*bundle.ManifestsError](err) || is[*bundle.FileSpecError](err) || is[*bundle.ImageError](err))
+}
+
+// hintRepository is about chart repositories, which are spoken to over plain HTTP and HTTPS.
+func hintRepository(err error) string {
+	var (
+		repository *chart.RepositoryError
+		plain      *oci.PlainHTTPError
+		dns        *net.DNSError
+		certErr    *tls.CertificateVerificationError
+	)
+	errors.As(err, &repository)
+	switch {
+	case is[*oci.HelperError](err):
+		return "run this without --no-exec, or put the credentials themselves into the file with 'podman login' or 'docker login'"
+	case errors.As(err, &plain):
+		return fmt.Sprintf("write https:// in the spec, or, if %s really speaks no TLS, add --plain-http %s", plain.Host, plain.Host)
+	case repository.Status == http.StatusUnauthorized, repository.Status == http.StatusForbidden:
+		return "put the credentials for its host where those for registries are: 'podman login' and 'docker login' store them"
+	case repository.Status == http.StatusNotFound:
+		return "check the address: index.yaml has to be below it"
+	case errors.As(err, &dns):
+		return "the name of the chart repository is not known here; check its spelling and the DNS"
+	case errors.As(err, &certErr):
+		return "name the certificate of its authority with --ca-file"
+	case errors.Is(err, syscall.ECONNREFUSED), isTimeout(err):
+		return "is the chart repository running, and can it be reached from here?"
+	}
+	return "look at what the chart repository gives there; 'helm repo add' and 'helm pull' should work with it"
+}
+
 func hintSpec(err error) string {
 	var missing *chart.MissingDependenciesError
+	var spec *bundle.SpecError
 	switch {
 	case errors.As(err, &missing):
 		return "run 'helm dependency update' on the chart"
@@ -295,8 +427,10 @@ func hintSpec(err error) string {
 		return "remove verify: or referrers: drop, which contradict each other for this image"
 	case is[*bundle.SignerFileError](err):
 		return "paths in a spec are relative to the spec's directory"
-	case is[*bundle.SpecError](err):
+	case errors.As(err, &spec) && len(spec.Problems) > 0 && spec.Problems[0].Line == 0:
 		return "'sealift init' writes a commented spec to start from, or to compare with"
+	case spec != nil:
+		return "docs/spec.md explains every key; editors check specs with what 'sealift schema' prints"
 	case is[*bundle.ValuesError](err), is[*bundle.ChartError](err) && errors.Is(err, os.ErrNotExist):
 		return "paths in a spec are relative to the spec's directory"
 	case is[*chart.RenderError](err), is[*chart.SchemaError](err):

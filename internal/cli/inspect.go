@@ -69,39 +69,32 @@ func (a *app) inspect(cmd *cobra.Command, args []string, f *trustFlags, raw bool
 		} else {
 			fmt.Fprintf(w, "signed by  %s\n", unproven(u.pinned, count(u.Signatures, "signature"), "shown"))
 		}
+		writeRequires(w, m.Requires)
+		for i := range m.Parameters {
+			writeParameter(w, &m.Parameters[i])
+		}
 		for i := range m.Charts {
-			ch := &m.Charts[i]
-			fmt.Fprintf(w, "\nchart %s %s -> release %s in namespace %s\n", ch.Name, ch.Version, ch.Release, ch.Namespace)
-			fmt.Fprintf(w, "  %s  %s\n", ch.Archive.Digest, archive.FormatBytes(ch.Archive.Size))
+			writeChart(w, &m.Charts[i])
 		}
 		for i := range m.Images {
-			printImage(w, &m.Images[i])
+			writeImage(w, "image", &m.Images[i])
+		}
+		for i := range m.Artifacts {
+			writeImage(w, "artifact", &m.Artifacts[i])
+		}
+		for i := range m.Ignored {
+			writeIgnored(w, &m.Ignored[i])
+		}
+		if len(m.Files) > 0 || m.Notes != nil {
+			fmt.Fprintln(w, "\nfiles ('sealift extract --only-files' writes them)")
+		}
+		for _, f := range m.Files {
+			fmt.Fprintf(w, "  %s  %s  %s\n", f.Name, archive.FormatBytes(f.Size), f.Digest)
+		}
+		if m.Notes != nil {
+			fmt.Fprintf(w, "  release notes  %s  %s\n", archive.FormatBytes(m.Notes.Size), m.Notes.Digest)
 		}
 	})
-}
-
-func printImage(w io.Writer, img *manifest.Image) {
-	fmt.Fprintf(w, "\nimage %s\n", img.Source)
-	fmt.Fprintf(w, "  %s  %s\n", img.Digest, strings.Join(img.Platforms, ", "))
-	if img.Derived != nil {
-		fmt.Fprintf(w, "  only these platforms travel; index of only them: %s\n", img.Derived.Digest)
-	}
-	for _, s := range img.SignedBy {
-		fmt.Fprintf(w, "  must be signed by %s\n", verify.DescribeSigner(s))
-	}
-	if n := len(img.Referrers); n > 0 {
-		fmt.Fprintf(w, "  with %s about it (signatures and the like)\n", count(n, "artifact"))
-	}
-	if img.ReferrersDropped {
-		fmt.Fprintln(w, "  without its signatures and the like: the vendor left them behind")
-	}
-	for _, r := range img.Reasons {
-		if r.Kind == manifest.ReasonSpec {
-			fmt.Fprintln(w, "  because the spec names it")
-			continue
-		}
-		fmt.Fprintf(w, "  because of %s %s in chart %s\n", r.Object, r.Path, r.Chart)
-	}
 }
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -173,7 +166,7 @@ func (a *app) verify(cmd *cobra.Command, args []string, f *trustFlags, images bo
 		fmt.Fprintf(w, "  bundle     %s %s (%s), %s%s\n", m.Name, m.Version, m.Channel, archive.FormatBytes(v.Size), in)
 		fmt.Fprintf(w, "  digest     %s\n", v.Evidence.Manifest)
 		writeEvidence(w, &v.Evidence)
-		fmt.Fprintf(w, "  content    %s, %s, %s\n", count(len(m.Images), "image"), count(len(m.Charts), "chart"), count(len(m.Blobs), "blob"))
+		fmt.Fprintf(w, "  content    %s, %s\n", contents(m), count(len(m.Blobs), "blob"))
 		for i := range v.Images {
 			writeImageCheck(w, &v.Images[i])
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/sealift/sealift/install"
 	"github.com/sealift/sealift/internal/release"
 	"github.com/sealift/sealift/internal/site"
+	"github.com/sealift/sealift/manifest"
 	"github.com/sealift/sealift/verify"
 )
 
@@ -21,6 +23,7 @@ type installFlags struct {
 	seedFlags
 	kubeconfig, context string
 	timeout             time.Duration
+	set, setFile        []string
 }
 
 func (a *app) installCommand() *cobra.Command {
@@ -35,6 +38,10 @@ Image references are rewritten to the registry and pinned by digest, in hooks an
 too. When a release fails, or on Ctrl-C, everything that this run changed goes back in
 reverse order; claims, volumes, namespaces and CRDs are never deleted.
 
+What the bundle lets a site say ('sealift inspect' lists its parameters) is said with --set,
+or with --set-file where it is long or secret. Secret parameters are printed nowhere, nor is
+what the objects of kind Secret hold.
+
 With --dry-run nothing is changed, in the registry or in the cluster: the plan and the
 rewritten objects are printed. That needs no cluster; where none is named, the plan cannot
 say whether a release would be installed or upgraded.
@@ -48,7 +55,46 @@ Only one bundle is installed at a time, and not from a stream: it is read more t
 	c.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig of the cluster (default: KUBECONFIG, then ~/.kube/config)")
 	c.Flags().StringVar(&f.context, "context", "", "context of the kubeconfig (default: its current one)")
 	c.Flags().DurationVar(&f.timeout, "timeout", release.DefaultTimeout, "how long to wait for each release to become ready")
+	c.Flags().StringArrayVar(&f.set, "set", nil, "PARAMETER=VALUE: a parameter of the bundle (repeatable)")
+	c.Flags().StringArrayVar(&f.setFile, "set-file", nil, "PARAMETER=FILE: a parameter whose value is the content of a file, without the last line's end (repeatable)")
 	return c
+}
+
+// maxParameterBytes bounds the value of a parameter.
+const maxParameterBytes = 1 << 20
+
+// parameters reads what the site says.
+func (f *installFlags) parameters(cmd *cobra.Command) (map[string]string, error) {
+	said := map[string]string{}
+	say := func(flag, text string) (name, value string, err error) {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok || name == "" {
+			return "", "", &usageError{fmt.Errorf("--%s %q is not written as PARAMETER=VALUE", flag, name), cmd.CommandPath()}
+		}
+		if _, twice := said[name]; twice {
+			return "", "", &usageError{fmt.Errorf("parameter %q is set twice", name), cmd.CommandPath()}
+		}
+		return name, value, nil
+	}
+	for _, text := range f.set {
+		name, value, err := say("set", text)
+		if err != nil {
+			return nil, err
+		}
+		said[name] = value
+	}
+	for _, text := range f.setFile {
+		name, path, err := say("set-file", text)
+		if err != nil {
+			return nil, err
+		}
+		raw, err := readBounded("parameter "+name, path, maxParameterBytes)
+		if err != nil {
+			return nil, err
+		}
+		said[name] = strings.TrimSuffix(strings.TrimSuffix(string(raw), "\n"), "\r")
+	}
+	return said, nil
 }
 
 // findKubeconfig returns the kubeconfig to use, or "" where there is none.
@@ -79,14 +125,15 @@ func (a *app) connect(f installFlags) (*release.Cluster, error) {
 }
 
 type installResult struct {
-	Bundle   string                `json:"bundle"`
-	Version  string                `json:"version"`
-	Digest   string                `json:"digest"`
-	DryRun   bool                  `json:"dryRun"`
-	Seed     *install.SeedResult   `json:"seed"`
-	Plan     []install.ReleasePlan `json:"plan,omitempty"`
-	Releases []install.Installed   `json:"releases,omitempty"`
-	Journal  *site.Head            `json:"journal,omitempty"`
+	Bundle     string                `json:"bundle"`
+	Version    string                `json:"version"`
+	Digest     string                `json:"digest"`
+	DryRun     bool                  `json:"dryRun"`
+	Seed       *install.SeedResult   `json:"seed"`
+	Parameters []install.Said        `json:"parameters"`
+	Plan       []install.ReleasePlan `json:"plan,omitempty"`
+	Releases   []install.Installed   `json:"releases,omitempty"`
+	Journal    *site.Head            `json:"journal,omitempty"`
 }
 
 func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err error) {
@@ -95,6 +142,10 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 		return &usageError{errors.New("--timeout is not positive"), cmd.CommandPath()}
 	}
 	o, err := f.options(a, cmd, report)
+	if err != nil {
+		return err
+	}
+	said, err := f.parameters(cmd)
 	if err != nil {
 		return err
 	}
@@ -107,6 +158,12 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 		return err
 	}
 	defer done(&err)
+	for i := range b.Manifest().Parameters {
+		// What is no text is one of few values that stand everywhere.
+		if p := &b.Manifest().Parameters[i]; p.Secret && p.Type == manifest.ParameterString {
+			a.secrets = append(a.secrets, said[p.Name])
+		}
+	}
 	a.warn([]*verify.Bundle{b})
 	accept, err := a.acceptOptions(t, "install", o.Target.String())
 	if err != nil && !f.dryRun {
@@ -125,7 +182,12 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 	}
 	// What would fail in the cluster for sure is found before hours of seeding.
 	preview := s.Preview()
-	releases, err := install.Releases(b, preview.Images)
+	place := install.Site{Target: o.Target, Parameters: said}
+	releases, err := install.Releases(b, preview.Images, place)
+	if err != nil {
+		return err
+	}
+	parameters, err := place.Say(b.Manifest())
 	if err != nil {
 		return err
 	}
@@ -133,7 +195,10 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 	if err != nil {
 		return err
 	}
-	r := &installResult{Bundle: b.Manifest().Name, Version: b.Manifest().Version, Digest: b.Evidence().Manifest, DryRun: f.dryRun}
+	for i := range plan {
+		plan[i].Objects = a.hide(plan[i].Objects)
+	}
+	r := &installResult{Bundle: b.Manifest().Name, Version: b.Manifest().Version, Digest: b.Evidence().Manifest, DryRun: f.dryRun, Parameters: parameters}
 	if f.dryRun {
 		r.Seed, r.Plan = preview, plan
 		return a.print(r, func(w io.Writer) { writePlan(w, r, cluster != nil) })
@@ -144,6 +209,11 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 	if r.Seed, err = s.Run(ctx); err != nil {
 		return err
 	}
+	elsewhere, err := install.CheckImages(ctx, plan, r.Seed.Images, o.Target, o.Client)
+	if err != nil {
+		return err
+	}
+	a.warnElsewhere(elsewhere)
 	if r.Releases, err = install.Apply(ctx, releases, install.ApplyOptions{Cluster: cluster, Timeout: f.timeout, Progress: report}); err != nil {
 		return err
 	}
@@ -166,9 +236,42 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 	})
 }
 
+// warnElsewhere names what nodes would look for outside of the registry.
+func (a *app) warnElsewhere(list []install.Reference) {
+	var lines []string
+	for _, r := range list[:min(len(list), warnedElsewhere)] {
+		place := fmt.Sprintf("%s of %s in release %s names %s", r.Path, r.Object, r.Release, r.Reference)
+		if r.Carried {
+			lines = append(lines, place+", which the registry has, and cannot be rewritten: the nodes need a mirror for it, or the chart a value that gets the registry")
+		} else {
+			lines = append(lines, place+", which is not in the bundle: it is left as it is")
+		}
+	}
+	if n := len(list) - warnedElsewhere; n > 0 {
+		lines = append(lines, fmt.Sprintf("%s like this", count(n, "more place")))
+	}
+	a.warnings(lines)
+}
+
+// warnedElsewhere is how many places are named.
+const warnedElsewhere = 10
+
 func writePlan(w io.Writer, r *installResult, asked bool) {
 	fmt.Fprintf(w, "plan: %s %s, nothing has been changed\n\nregistry %s\n", r.Bundle, r.Version, r.Seed.Registry)
 	writeSeeded(w, r.Seed, true)
+	for i, p := range r.Parameters {
+		if i == 0 {
+			fmt.Fprintln(w, "\nparameters")
+		}
+		value, by := strconv.Quote(p.Value), ""
+		if p.Secret {
+			value = hidden
+		}
+		if p.Default {
+			by = " (the vendor's default)"
+		}
+		fmt.Fprintf(w, "  %s = %s%s\n", p.Name, value, by)
+	}
 	if !asked && len(r.Plan) > 0 {
 		fmt.Fprintln(w, "\ncluster: none was named, so what is installed now is not known")
 	}
@@ -184,6 +287,9 @@ func writePlan(w io.Writer, r *installResult, asked bool) {
 		}
 	}
 	for _, p := range r.Plan {
+		if p.AsFirst {
+			fmt.Fprintf(w, "\n# release %s/%s looks at what is installed, which a plan cannot show it: these are the objects of a first installation\n", p.Namespace, p.Release)
+		}
 		fmt.Fprintf(w, "\n# objects of release %s/%s\n%s\n", p.Namespace, p.Release, strings.TrimRight(p.Objects, "\n"))
 	}
 }

@@ -11,18 +11,19 @@ import (
 )
 
 type listFlags struct {
-	trust          trustFlags
-	images, charts bool
+	trust                            trustFlags
+	images, charts, artifacts, files bool
 }
 
 func (a *app) listCommand() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
 		Use:   "list BUNDLE...",
-		Short: "List the entries, the images or the charts of a bundle",
+		Short: "List the entries, images, charts, artifacts or files of a bundle",
 		Long: `List what is in a bundle, one a line: for each entry of the file its digest (or its name,
 where it is no blob), its size in bytes, its encoding and its media type. With --images the
-references of the images with their digests instead, with --charts those of the charts.
+references of the images with their digests instead, with --charts and --artifacts those
+of the charts and artifacts, with --files the names of the files.
 The payload is not read.
 
 Without --key, and without a policy of the site, nothing of it is proven, and standard error
@@ -36,6 +37,8 @@ Of a bundle in volumes the first one suffices. ` + streamHelp,
 	f.trust.add(c)
 	c.Flags().BoolVar(&f.images, "images", false, "list the images: REPOSITORY:TAG@DIGEST")
 	c.Flags().BoolVar(&f.charts, "charts", false, "list the charts: charts/NAME:VERSION@DIGEST")
+	c.Flags().BoolVar(&f.artifacts, "artifacts", false, "list the artifacts that are no images: REPOSITORY:TAG@DIGEST")
+	c.Flags().BoolVar(&f.files, "files", false, "list the names of the files")
 	return c
 }
 
@@ -102,10 +105,10 @@ func listEntries(m *manifest.Manifest, digest string) ([]listedEntry, error) {
 	return all, nil
 }
 
-func listImages(m *manifest.Manifest) []listedImage {
+func listImages(images []manifest.Image) []listedImage {
 	all := []listedImage{}
-	for i := range m.Images {
-		img := &m.Images[i]
+	for i := range images {
+		img := &images[i]
 		ref := img.Source
 		if _, _, pin := manifest.SplitSource(ref); pin == "" {
 			ref += "@" + img.Digest
@@ -134,17 +137,25 @@ func (a *app) list(cmd *cobra.Command, args []string, f listFlags) error {
 	}
 	result := struct {
 		*looked
-		Entries []listedEntry `json:"entries,omitempty"`
-		Images  []listedImage `json:"images,omitzero"`
-		Charts  []listedChart `json:"charts,omitzero"`
+		Entries   []listedEntry   `json:"entries,omitempty"`
+		Images    []listedImage   `json:"images,omitzero"`
+		Charts    []listedChart   `json:"charts,omitzero"`
+		Artifacts []listedImage   `json:"artifacts,omitzero"`
+		Files     []manifest.File `json:"files,omitzero"`
 	}{looked: l}
 	if f.images {
-		result.Images = listImages(l.manifest)
+		result.Images = listImages(l.manifest.Images)
+	}
+	if f.artifacts {
+		result.Artifacts = listImages(l.manifest.Artifacts)
+	}
+	if f.files {
+		result.Files = append([]manifest.File{}, l.manifest.Files...)
 	}
 	if f.charts {
 		result.Charts = listCharts(l.manifest)
 	}
-	if !f.images && !f.charts {
+	if !f.images && !f.charts && !f.artifacts && !f.files {
 		if result.Entries, err = listEntries(l.manifest, l.Digest); err != nil {
 			return err
 		}
@@ -163,6 +174,12 @@ func (a *app) list(cmd *cobra.Command, args []string, f listFlags) error {
 		}
 		for _, i := range result.Images {
 			fmt.Fprintln(w, i.Reference)
+		}
+		for _, a := range result.Artifacts {
+			fmt.Fprintln(w, a.Reference)
+		}
+		for _, file := range result.Files {
+			fmt.Fprintln(w, file.Name)
 		}
 		var lines []string
 		for _, c := range result.Charts {

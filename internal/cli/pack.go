@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/sealift/sealift/bundle"
 	"github.com/sealift/sealift/internal/archive"
-	"github.com/sealift/sealift/internal/oci"
 	"github.com/sealift/sealift/internal/sigstore"
 	"github.com/sealift/sealift/internal/trust"
 	"github.com/sealift/sealift/manifest"
@@ -63,15 +61,16 @@ func (a *app) init(dir string) error {
 	return a.print(struct {
 		Spec string `json:"spec"`
 	}{path}, func(w io.Writer) {
-		fmt.Fprintf(w, "wrote %s\nnext: name charts or images in it, then 'sealift keygen' and 'sealift pack --key cosign.key'\n", path)
+		fmt.Fprintf(w, "wrote %s\nnext: name charts or images in it; 'sealift images' shows what they lead to, 'sealift lock' pins it; then 'sealift keygen' and 'sealift pack --key cosign.key'\n", path)
 	})
 }
 
 type packFlags struct {
-	spec, output, key, roots     string
+	sourceFlags
+	output, key, roots           string
 	unsigned, overwrite, restart bool
+	frozen                       bool
 	jobs                         int
-	plainHTTP                    []string
 	readBack                     bool
 	cut                          cutFlags
 }
@@ -88,14 +87,16 @@ A pack that was interrupted, by whatever, goes on when the same command is run a
 was fetched is proven by its digest and not fetched again. The bytes that come out are the
 same.
 
-Credentials for registries are those of docker and podman (~/.docker/config.json and the
-like). Registries on loopback addresses are spoken to without TLS.
+What the lock beside the spec pins ('sealift lock') is taken as it is there, its time included;
+with it, or with SOURCE_DATE_EPOCH set, the same content gives the same bytes, signatures
+aside. With --frozen a lock that is missing, or not up to date, is an error.
 
-With SOURCE_DATE_EPOCH set, the same content gives the same bytes, signatures aside.`,
+` + sourceHelp,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.pack(cmd, f) },
 	}
-	c.Flags().StringVarP(&f.spec, "file", "f", "sealift.yaml", "the spec")
+	f.add(c)
+	c.Flags().BoolVar(&f.frozen, "frozen", false, "refuse to pack anything that the lock does not pin")
 	c.Flags().StringVarP(&f.output, "out", "o", ".", "directory to write to (made if need be), or a file ending in .zst")
 	c.Flags().StringVar(&f.key, "key", "", "private key to sign with (password: COSIGN_PASSWORD), or NAME://… for one that a KMS plugin holds")
 	c.Flags().StringVar(&f.roots, "roots", "", "directory with the vendor's root documents, N.root.json, which travel in the bundle (default: roots: of the spec)")
@@ -103,7 +104,6 @@ With SOURCE_DATE_EPOCH set, the same content gives the same bytes, signatures as
 	c.Flags().BoolVar(&f.overwrite, "overwrite", false, "replace a bundle that is there")
 	c.Flags().BoolVar(&f.restart, "restart", false, "throw away what an interrupted pack of something else left")
 	c.Flags().IntVar(&f.jobs, "jobs", bundle.DefaultJobs, "blobs to fetch at the same time")
-	c.Flags().StringSliceVar(&f.plainHTTP, "plain-http", nil, "registry host[:port] to speak to without TLS (repeatable)")
 	c.Flags().BoolVar(&f.readBack, "verify-after", false, "read everything back from the disk and prove it before the bundle gets its name")
 	f.cut.add(c)
 	onlyFlag(c.Flags(), "unsigned")
@@ -112,7 +112,7 @@ With SOURCE_DATE_EPOCH set, the same content gives the same bytes, signatures as
 	return c
 }
 
-func (a *app) pack(cmd *cobra.Command, f packFlags) error {
+func (a *app) pack(cmd *cobra.Command, f packFlags) (err error) {
 	ctx, begun := cmd.Context(), a.env.Now()
 	usage := func(err error) error { return &usageError{err, cmd.CommandPath()} }
 	if f.key != "" && f.unsigned {
@@ -170,13 +170,21 @@ func (a *app) pack(cmd *cobra.Command, f packFlags) error {
 			return err
 		}
 	}
-	client := oci.NewClient(oci.Options{
-		Side: "source registry", Keychain: oci.Keychain(a.noExec), PlainHTTP: f.plainHTTP,
-		Transport: oci.NewTransport(http.ProxyFromEnvironment), UserAgent: a.userAgent(),
-	})
-	resolved, err := bundle.Resolve(ctx, spec, bundle.Options{Client: client, Created: created, Progress: opts.Progress})
+	sources, err := f.open(a, cmd, opts.Progress)
 	if err != nil {
 		return err
+	}
+	defer func() { err = errors.Join(err, sources.close()) }()
+	sources.Created = created
+	resolved, pinned, err := a.resolve(cmd, spec, &f, sources)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, resolved.Close()) }()
+	// The lock's time counts, also where SOURCE_DATE_EPOCH says another: two packs from one lock are
+	// the same.
+	if pinned != "" {
+		resolved.Manifest.Created, opts.FixedTime = pinned, true
 	}
 	res, err := resolved.Pack(ctx, opts)
 	if err != nil {
@@ -186,28 +194,66 @@ func (a *app) pack(cmd *cobra.Command, f packFlags) error {
 	if err != nil {
 		return err
 	}
-	return a.printPacked(f, res, resolved.Manifest, signer, extras, a.env.Now().Sub(begun))
+	return a.printPacked(f, res, resolved, signer, extras, a.env.Now().Sub(begun))
 }
 
-func (a *app) printPacked(f packFlags, res *bundle.Result, m *manifest.Manifest, signer *sigstore.Signer, extras []string, took time.Duration) error {
+// resolve resolves a spec with its lock. pinned is the time that the lock says, where it is up to date.
+func (a *app) resolve(cmd *cobra.Command, spec *bundle.Spec, f *packFlags, s *sources) (r *bundle.Resolved, pinned string, err error) {
+	path := bundle.LockPath(f.spec)
+	if s.Lock, err = readLock(f.spec); err != nil {
+		return nil, "", err
+	}
+	if f.frozen && s.Lock == nil {
+		return nil, "", &bundle.NoLockError{Path: path}
+	}
+	if r, err = bundle.Resolve(cmd.Context(), spec, s.Options); err != nil {
+		return nil, "", err
+	}
+	a.warnings(r.Warnings)
+	if n := len(r.Discovery.Unused); n > 0 {
+		fmt.Fprintf(a.env.Stderr, "warning: the values of charts name %s that nothing uses: possibly missing; 'sealift images' lists where\n", count(n, "image"))
+	}
+	if s.Lock == nil {
+		return r, "", nil
+	}
+	stale := s.Lock.Stale(r.Lock)
+	if len(stale) == 0 {
+		return r, s.Lock.Created, nil
+	}
+	e := &bundle.StaleLockError{Path: path, Changes: stale}
+	if f.frozen {
+		return nil, "", errors.Join(e, r.Close())
+	}
+	a.warnings([]string{e.Error()})
+	return r, "", nil
+}
+
+func (a *app) printPacked(f packFlags, res *bundle.Result, resolved *bundle.Resolved, signer *sigstore.Signer, extras []string, took time.Duration) error {
+	m, largest := resolved.Manifest, resolved.Largest(largestShown)
+	charts, plain := chartsOf(m)
 	result := struct {
-		File       string   `json:"file"`
-		Files      []string `json:"files"`
-		Name       string   `json:"name"`
-		Version    string   `json:"version"`
-		Digest     string   `json:"digest"`
-		Size       int64    `json:"size"`
-		ParitySize int64    `json:"paritySize,omitempty"`
-		Images     int      `json:"images"`
-		Charts     int      `json:"charts"`
-		Blobs      int      `json:"blobs"`
-		Key        string   `json:"key,omitempty"`
-		Resumed    int64    `json:"resumed,omitempty"`
-		Unchanged  bool     `json:"unchanged,omitempty"`
-		Seconds    float64  `json:"seconds"`
+		File        string             `json:"file"`
+		Files       []string           `json:"files"`
+		Name        string             `json:"name"`
+		Version     string             `json:"version"`
+		Digest      string             `json:"digest"`
+		Size        int64              `json:"size"`
+		ParitySize  int64              `json:"paritySize,omitempty"`
+		Images      int                `json:"images"`
+		Artifacts   int                `json:"artifacts"`
+		Charts      int                `json:"charts"`
+		Manifests   int                `json:"manifests"`
+		PackedFiles int                `json:"packedFiles"`
+		Blobs       int                `json:"blobs"`
+		Largest     []bundle.LargeBlob `json:"largest"`
+		Warnings    []string           `json:"warnings"`
+		Key         string             `json:"key,omitempty"`
+		Resumed     int64              `json:"resumed,omitempty"`
+		Unchanged   bool               `json:"unchanged,omitempty"`
+		Seconds     float64            `json:"seconds"`
 	}{
-		res.Path, append(res.Files, extras...), m.Name, m.Version, res.Digest, res.Size, res.ParitySize, len(m.Images), len(m.Charts),
-		len(m.Blobs), "", res.Resumed, res.Unchanged, took.Seconds(),
+		res.Path, append(res.Files, extras...), m.Name, m.Version, res.Digest, res.Size, res.ParitySize, len(m.Images), len(m.Artifacts), charts, plain, len(m.Files),
+		len(m.Blobs), largest, append([]string{}, resolved.Warnings...), "", res.Resumed, res.Unchanged, took.Seconds(),
 	}
 	if signer != nil {
 		result.Key = signer.PublicKey().Fingerprint
@@ -223,7 +269,7 @@ func (a *app) printPacked(f packFlags, res *bundle.Result, m *manifest.Manifest,
 			fmt.Fprintf(w, "packed %s\n", res.Path)
 		}
 		fmt.Fprintf(w, "  digest  %s\n", res.Digest)
-		fmt.Fprintf(w, "  size    %s: %s, %s\n", archive.FormatBytes(res.Size), count(result.Images, "image"), count(result.Charts, "chart"))
+		fmt.Fprintf(w, "  size    %s: %s, in %.1f s\n", archive.FormatBytes(res.Size), contents(m), took.Seconds())
 		if result.Key != "" {
 			fmt.Fprintf(w, "  signed  by key sha256:%s\n", result.Key)
 		}
@@ -231,7 +277,52 @@ func (a *app) printPacked(f packFlags, res *bundle.Result, m *manifest.Manifest,
 			fmt.Fprintf(w, "  resumed %s were there from an interrupted run\n", archive.FormatBytes(res.Resumed))
 		}
 		writeFiles(w, res, extras)
+		if len(largest) > 0 {
+			fmt.Fprintf(w, "  largest %s\n", describeLarge(largest[0]))
+			for _, l := range largest[1:] {
+				fmt.Fprintf(w, "          %s\n", describeLarge(l))
+			}
+		}
 	})
+}
+
+// largestShown is how many of the largest blobs a pack names.
+const largestShown = 3
+
+func describeLarge(l bundle.LargeBlob) string {
+	s := fmt.Sprintf("%s of %s", archive.FormatBytes(l.Size), l.Of[0])
+	if n := len(l.Of) - 1; n > 0 {
+		s += fmt.Sprintf(" and %d more", n)
+	}
+	return s
+}
+
+// contents says what a bundle holds.
+func contents(m *manifest.Manifest) string {
+	charts, plain := chartsOf(m)
+	parts := []string{count(len(m.Images), "image"), count(charts, "chart")}
+	for _, more := range []struct {
+		n    int
+		what string
+	}{{plain, "manifest"}, {len(m.Artifacts), "artifact"}, {len(m.Files), "file"}} {
+		if more.n > 0 {
+			parts = append(parts, count(more.n, more.what))
+		}
+	}
+	if n := len(m.Ignored); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d left out", n))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// chartsOf counts the charts, and those that were made of plain objects.
+func chartsOf(m *manifest.Manifest) (charts, plain int) {
+	for i := range m.Charts {
+		if m.Charts[i].Plain {
+			plain++
+		}
+	}
+	return len(m.Charts) - plain, plain
 }
 
 // warnPacked says what would make sites refuse a bundle that is otherwise as it should be.

@@ -57,6 +57,9 @@ func TestScripts(t *testing.T) {
 			"code": cmdCode, "registry": cmdRegistry, "image": cmdImage, "fault": cmdFault, "writes": cmdWrites,
 			"flip": cmdFlip, "truncate": cmdTruncate, "append": cmdAppend, "samebutsigned": cmdSame, "absent": cmdAbsent,
 			"smalldisk": cmdSmallDisk, "interrupt": cmdInterrupt, "digest": cmdDigest, "envsubst": cmdEnvSubst, "debianregistry": cmdDebianRegistry, "helmpull": cmdHelmPull, "firstword": cmdFirstWord, "digestof": cmdDigestOf, "hasall": cmdHasAll, "inlinekeys": cmdInlineKeys, "kms": cmdKMS, "served": cmdServed, "untagged": cmdUntagged,
+			"chartpush": cmdChartPush, "chartrepo": cmdChartRepo, "layout": cmdLayout, "artifact": cmdArtifact,
+			"chartpack": cmdChartPack, "chartindex": cmdChartIndex, "webserver": cmdWebServer, "pgpkey": cmdPGPKey, "provenance": cmdProvenance, "helmpullprov": cmdHelmPullProv,
+			"tarred": cmdTarred, "dockersave": cmdDockerSave, "shut": cmdShut, "bigfile": cmdBigFile, "attached": cmdAttached,
 			"imagekey": cmdImageKey, "signimage": cmdSignImage, "attach": cmdAttach, "signed": cmdSigned,
 		},
 		Condition: func(cond string) (bool, error) {
@@ -117,6 +120,7 @@ type site struct {
 	hung    string       // file that is made when a request hangs
 	closing chan struct{}
 	auth    bool
+	server  *httptest.Server
 }
 
 type fault struct {
@@ -189,12 +193,20 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "corrupt":
 		s.next.ServeHTTP(&corruptWriter{w}, r)
 	default:
-		code, err := strconv.Atoi(f.kind)
+		// As "429" or, with the seconds of a Retry-After, "429/1".
+		status, seconds, busy := strings.Cut(f.kind, "/")
+		code, err := strconv.Atoi(status)
 		if err != nil {
 			panic(err)
 		}
 		_, _ = io.Copy(io.Discard, r.Body)
+		if busy {
+			w.Header().Set("Retry-After", seconds)
+		}
 		w.WriteHeader(code)
+		if code == http.StatusTooManyRequests {
+			_, _ = io.WriteString(w, `{"errors":[{"code":"TOOMANYREQUESTS","message":"the pull limit of your plan is reached"}]}`)
+		}
 	}
 }
 
@@ -296,13 +308,17 @@ func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	app, err := registry.New(context.Background(), registry.Options{Store: ts.MkAbs("store-" + args[0]), SparseIndexes: !strict})
 	ts.Check(err)
 	s := &site{next: app.Handler(), hung: ts.MkAbs("hung"), closing: make(chan struct{}), auth: slices.Contains(args[1:], "auth")}
-	h := httptest.NewServer(s)
-	ts.Defer(func() { close(s.closing); h.CloseClientConnections(); h.Close() })
-	addr := strings.TrimPrefix(h.URL, "http://")
+	s.serve(ts, httptest.NewServer)
+	ts.Setenv(args[0], strings.TrimPrefix(s.server.URL, "http://"))
+}
+
+// serve starts the server, of which faults and the like know by its address.
+func (s *site) serve(ts *testscript.TestScript, start func(http.Handler) *httptest.Server) {
+	s.server = start(s)
+	ts.Defer(func() { close(s.closing); s.server.CloseClientConnections(); s.server.Close() })
 	sitesMu.Lock()
-	sites[addr] = s
+	sites[s.server.Listener.Addr().String()] = s
 	sitesMu.Unlock()
-	ts.Setenv(args[0], addr)
 }
 
 // cmdFault makes the next N requests, after SKIP good ones, go wrong:
@@ -341,20 +357,31 @@ func cmdWrites(ts *testscript.TestScript, _ bool, args []string) {
 func cmdImage(ts *testscript.TestScript, _ bool, args []string) {
 	ref, err := name.ParseReference(args[0])
 	ts.Check(err)
-	platforms := strings.Split(args[1], ",")
+	img, index, err := makeImages(args[1], args[2], args[3:]...)
+	ts.Check(err)
+	if index != nil {
+		ts.Check(remote.WriteIndex(ref, index))
+		return
+	}
+	ts.Check(remote.Write(ref, img))
+}
+
+// makeImages makes an image, or an index where there are several platforms.
+func makeImages(list, seed string, more ...string) (v1.Image, v1.ImageIndex, error) {
+	platforms := strings.Split(list, ",")
 	var adds []mutate.IndexAddendum
 	for _, p := range platforms {
-		img, err := makeImage(p, args[2], args[3:]...)
-		ts.Check(err)
-		if len(platforms) == 1 {
-			ts.Check(remote.Write(ref, img))
-			return
+		img, err := makeImage(p, seed, more...)
+		if err != nil || len(platforms) == 1 {
+			return img, nil, err
 		}
 		plat, err := v1.ParsePlatform(p)
-		ts.Check(err)
+		if err != nil {
+			return nil, nil, err
+		}
 		adds = append(adds, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: plat}})
 	}
-	ts.Check(remote.WriteIndex(ref, mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), adds...)))
+	return nil, mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), adds...), nil
 }
 
 func makeImage(platform, seed string, more ...string) (v1.Image, error) {

@@ -1,0 +1,113 @@
+package install
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sealift/sealift/internal/chart"
+	"github.com/sealift/sealift/internal/oci"
+)
+
+// Reference is an image that an object will use.
+type Reference struct {
+	Reference string `json:"reference"`
+	Release   string `json:"release"`
+	Object    string `json:"object"`
+	Path      string `json:"path"`
+	// Carried says that the bundle has it, so that only the place could not be rewritten.
+	Carried bool `json:"carried,omitempty"`
+}
+
+// NotThereError says that objects would use images that the registry does not have.
+type NotThereError struct {
+	Registry string
+	Missing  []Reference
+}
+
+// maxListed is how many things an error lists.
+const maxListed = 8
+
+// Error lists the first of them.
+func (e *NotThereError) Error() string {
+	lines := []string{fmt.Sprintf("registry %s does not have what the releases use:", e.Registry)}
+	for _, m := range e.Missing[:min(len(e.Missing), maxListed)] {
+		lines = append(lines, fmt.Sprintf("%s (%s of %s in release %s)", m.Reference, m.Path, m.Object, m.Release))
+	}
+	if n := len(e.Missing) - maxListed; n > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(lines, "\n  ")
+}
+
+// CheckImages asks the registry for every image that the objects of a plan name, before a cluster
+// is touched. It returns those that are elsewhere: what the vendor left out, what may be an
+// image, and what is in the bundle, in a place that cannot be rewritten. Errors are *PreflightError with a *NotThereError, and *oci.Error.
+func CheckImages(ctx context.Context, plans []ReleasePlan, seeded []SeededImage, target Target, client *oci.Client) (elsewhere []Reference, err error) {
+	carried := map[string]bool{}
+	for _, s := range seeded {
+		carried[s.Source] = true
+	}
+	var here []Reference
+	for i := range plans {
+		p := &plans[i]
+		finds, err := chart.Discover(p.docs, map[string]bool{target.Registry: true})
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range finds {
+			ref, err := oci.Normalize(f.Reference)
+			if err != nil {
+				continue // it was judged when the plan was made
+			}
+			r := Reference{ref.String(), p.Namespace + "/" + p.Release, f.Object, f.Path, carried[ref.String()]}
+			switch {
+			case ref.Registry != target.Registry:
+				elsewhere = append(elsewhere, r)
+			// What was rewritten has a digest; other texts may be about anything.
+			case !f.Probable || ref.Digest != "":
+				here = append(here, r)
+			}
+		}
+	}
+	missing, err := absent(ctx, here, client)
+	if err != nil {
+		return nil, err
+	}
+	if len(missing) > 0 {
+		return nil, &PreflightError{&NotThereError{target.Registry, missing}}
+	}
+	return elsewhere, nil
+}
+
+// absent returns those that the registry does not have. Each is asked for once.
+func absent(ctx context.Context, references []Reference, client *oci.Client) ([]Reference, error) {
+	var names []string
+	for _, r := range references {
+		names = append(names, r.Reference)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	there := make([]bool, len(names))
+	err := each(ctx, asking, names, func(ctx context.Context, i int, name string) error {
+		ref, err := oci.Normalize(name)
+		if err != nil {
+			return err
+		}
+		repo, err := client.Repository(ctx, ref.Registry, ref.Repository, false)
+		if err != nil {
+			return err
+		}
+		digest, err := repo.ManifestDigest(ctx, ref.Identifier())
+		there[i] = digest != ""
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(references), func(r Reference) bool {
+		at, _ := slices.BinarySearch(names, r.Reference)
+		return there[at]
+	}), nil
+}
