@@ -110,6 +110,7 @@ func TestAcrossTheGap(t *testing.T) {
 		{"upgrade whose hook fails", func(t *testing.T) { j.failingUpgrade(t, "3.1.0", "demo-migrate") }},
 		{"upgrade that is interrupted", j.interruptedUpgrade},
 		{"first installation that fails", j.failingFirst},
+		{"plain objects and parameters", j.plainObjects},
 		{"nothing tried to leave", j.nothingTriedToLeave},
 	} {
 		if !t.Run(step.name, step.run) {
@@ -206,6 +207,7 @@ charts:
 		j.vendor.sealift(t, exitDone, "pack", "-f", "sealift-"+id+".yaml", "-o", "out", "--key", "cosign.key")
 		carry = append(carry, "out/"+id+".tar.zst")
 	}
+	carry = append(carry, j.packPlain(t)...)
 	for _, name := range carry {
 		content, err := os.ReadFile(filepath.Join(j.vendor.dir, name))
 		if err != nil {
@@ -267,6 +269,10 @@ rules:
     bundles: [demo, first, twins]
     groups: [{name: vendor, threshold: 1, signers: [vendor]}]
     limits: {namespaces: [demo, first, twins], podSecurity: baseline, clusterScoped: false}
+  - name: plain
+    bundles: [plain]
+    groups: [{name: vendor, threshold: 1, signers: [vendor]}]
+    limits: {namespaces: [plain], podSecurity: baseline, clusterScoped: true}
 `, key)
 	if err := os.WriteFile(filepath.Join(j.site.dir, "trust.yaml"), []byte(policy), 0o644); err != nil {
 		t.Fatal(err)
