@@ -87,6 +87,7 @@ fuzz: ## fuzz every parser of foreign bytes, FUZZTIME each
 .PHONY: bench
 bench: build ## measure speed and memory on 1 GB of layers made on the spot
 	SEALIFT_BIN=$(CURDIR)/$(BIN) CGO_ENABLED=0 go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./internal/bench/
+	CGO_ENABLED=0 go test -run '^$$' -bench Discover ./internal/chart/
 
 # The second binary is built in another directory, and without the build cache.
 .PHONY: reproducible
