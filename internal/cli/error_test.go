@@ -98,6 +98,7 @@ func TestErrors(t *testing.T) {
 		"spec":                 {&bundle.SpecError{Problems: []bundle.Problem{{Line: 3}}}, ExitFailure, "docs/spec.md"},
 		"undecided":            {&bundle.UndecidedError{}, ExitFailure, "images --write"},
 		"decision":             {&UnknownDecisionError{Pattern: "p"}, ExitFailure, "renderWith"},
+		"strict":               {&StrictError{Warnings: []string{"w"}}, ExitFailure, "renderWith"},
 		"no lock":              {&bundle.NoLockError{}, ExitFailure, "sealift lock"},
 		"stale lock":           {&bundle.StaleLockError{}, ExitFailure, "commit it"},
 		"lock":                 {&bundle.LockError{}, ExitFailure, "docs/lock.md"},

@@ -330,6 +330,8 @@ func hintContent(err error) string {
 		return "releases are named by release: of the chart (default: the chart's name), with their namespace where that is not clear: NAMESPACE/RELEASE"
 	case is[*bundle.ParameterError](err), is[*bundle.ParameterSchemaError](err):
 		return "compare type:, default: and path: of the parameter with the chart's values.schema.json"
+	case is[*StrictError](err):
+		return "decide each of them in the spec: values under renderWith:, patterns under ignoreImages:, other paths; or leave out --strict"
 	case is[*UnknownDecisionError](err):
 		return "'sealift images' lists what there is; what is possibly missing comes in with values under renderWith: that switch it on, or by its name as ref: under images:"
 	case is[*bundle.NotImageError](err):

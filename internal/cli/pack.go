@@ -69,7 +69,7 @@ type packFlags struct {
 	sourceFlags
 	output, key, roots           string
 	unsigned, overwrite, restart bool
-	frozen                       bool
+	frozen, strict               bool
 	jobs                         int
 	readBack                     bool
 	cut                          cutFlags
@@ -97,6 +97,7 @@ aside. With --frozen a lock that is missing, or not up to date, is an error.
 	}
 	f.add(c)
 	c.Flags().BoolVar(&f.frozen, "frozen", false, "refuse to pack anything that the lock does not pin")
+	c.Flags().BoolVar(&f.strict, "strict", false, "refuse where there would be a warning about the spec, or about what it leads to")
 	c.Flags().StringVarP(&f.output, "out", "o", ".", "directory to write to (made if need be), or a file ending in .zst")
 	c.Flags().StringVar(&f.key, "key", "", "private key to sign with (password: COSIGN_PASSWORD), or NAME://… for one that a KMS plugin holds")
 	c.Flags().StringVar(&f.roots, "roots", "", "directory with the vendor's root documents, N.root.json, which travel in the bundle (default: roots: of the spec)")
@@ -197,6 +198,14 @@ func (a *app) pack(cmd *cobra.Command, f packFlags) (err error) {
 	return a.printPacked(f, res, resolved, signer, extras, a.env.Now().Sub(begun))
 }
 
+// StrictError says that there were warnings where none were to be.
+type StrictError struct{ Warnings []string }
+
+// Error has a line for each.
+func (e *StrictError) Error() string {
+	return "with --strict, nothing is packed that there is a warning about:\n  " + strings.Join(e.Warnings, "\n  ")
+}
+
 // resolve resolves a spec with its lock. pinned is the time that the lock says, where it is up to date.
 func (a *app) resolve(cmd *cobra.Command, spec *bundle.Spec, f *packFlags, s *sources) (r *bundle.Resolved, pinned string, err error) {
 	path := bundle.LockPath(f.spec)
@@ -209,10 +218,13 @@ func (a *app) resolve(cmd *cobra.Command, spec *bundle.Spec, f *packFlags, s *so
 	if r, err = bundle.Resolve(cmd.Context(), spec, s.Options); err != nil {
 		return nil, "", err
 	}
-	a.warnings(r.Warnings)
 	if n := len(r.Discovery.Unused); n > 0 {
-		fmt.Fprintf(a.env.Stderr, "warning: the values of charts name %s that nothing uses: possibly missing; 'sealift images' lists where\n", count(n, "image"))
+		r.Warnings = append(r.Warnings, fmt.Sprintf("the values of charts name %s that nothing uses: possibly missing; 'sealift images' lists where", count(n, "image")))
 	}
+	if f.strict && len(r.Warnings) > 0 {
+		return nil, "", errors.Join(&StrictError{r.Warnings}, r.Close())
+	}
+	a.warnings(r.Warnings)
 	if s.Lock == nil {
 		return r, "", nil
 	}
@@ -221,7 +233,7 @@ func (a *app) resolve(cmd *cobra.Command, spec *bundle.Spec, f *packFlags, s *so
 		return r, s.Lock.Created, nil
 	}
 	e := &bundle.StaleLockError{Path: path, Changes: stale}
-	if f.frozen {
+	if f.frozen || f.strict {
 		return nil, "", errors.Join(e, r.Close())
 	}
 	a.warnings([]string{e.Error()})
