@@ -239,7 +239,7 @@ func (g *gathered) fetch(ctx context.Context, fetcher *chart.Fetcher, c *ChartSp
 			// A directory is what it is now; that it is not what was locked makes the lock stale.
 			at.Pinned, at.Version = locked.Digest, locked.Version
 		}
-		if locked.Manifest != "" && !strings.Contains(c.OCI, "@") {
+		if c.OCI != "" && locked.Manifest != "" && !strings.Contains(c.OCI, "@") {
 			at.OCI = c.OCI + "@" + locked.Manifest
 		}
 	}

@@ -322,14 +322,10 @@ func (r *Resolved) resolveCharts(ctx context.Context, g *gathered) ([]*image, er
 			continue
 		}
 		eg.Go(func() error {
-			ref, err := oci.Normalize(strings.TrimPrefix(p.Source, "oci://"))
-			if err != nil {
-				return &ChartError{p.from, p.line, err}
-			}
 			d := p.Manifest
 			img := &image{
 				Image: manifest.Image{Source: p.Source, Digest: d.Digest, MediaType: d.MediaType, Size: d.Size},
-				raw:   map[string][]byte{}, repo: from.source(ref.Registry + "/" + ref.Repository),
+				raw:   map[string][]byte{}, repo: from.source(p.fetched.OCI.Repository),
 			}
 			var pinned *[]manifest.Referrer
 			if l := g.o.Lock.chartByManifest(p.id(), d.Digest); l != nil {

@@ -67,6 +67,8 @@ type Fetched struct {
 
 // OCIChart is a chart as a registry has it.
 type OCIChart struct {
+	// Repository is "REGISTRY/REPOSITORY"; Fetch sets it.
+	Repository string
 	// Digest and bytes of the manifest.
 	Digest   string
 	Manifest []byte

@@ -86,6 +86,7 @@ func (f *Fetcher) fromOCI(ctx context.Context, address string, want selector) (*
 	case err != nil:
 		return nil, &LoadError{Path: address, Err: err}
 	}
+	oc.Repository = a.repository
 	got := &Fetched{Chart: c, OCI: oc, Provenance: oc.Provenance, Source: "oci://" + a.repository + ":" + a.tag}
 	if a.tag == "" {
 		got.Source = "oci://" + a.repository + "@" + a.digest
