@@ -352,7 +352,7 @@ func (g *gathered) findUnused(undecided map[string]*FoundImage, d *decisions) er
 		}
 		for _, u := range found {
 			if ref, err := oci.Normalize(u.Reference); err == nil {
-				g.survey.Unused = append(g.survey.Unused, UnusedImage{ref.String(), r.Name, r.id(), u.Path, u.Switch})
+				g.survey.Unused = append(g.survey.Unused, UnusedImage{ref.String(), r.Name, r.Key(), u.Path, u.Switch})
 			}
 		}
 	}

@@ -296,7 +296,7 @@ func (g *gathered) renderings() ([]*rendering, error) {
 // said are the values that a release gets from parameters where the site says nothing, and those among
 // which it can choose: of parameters with a list, and of switches.
 func (g *gathered) said(p *packedRelease) (defaults, choices []trial, err error) {
-	trials, err := siteTrials(g.survey.parameters, p.id(), nil)
+	trials, err := siteTrials(g.survey.parameters, p.Key(), nil)
 	for _, t := range trials {
 		if t.always {
 			defaults = append(defaults, t)
@@ -352,11 +352,11 @@ func (r *rendering) render(ctx context.Context) error {
 	switch {
 	case r.choice && (errors.As(err, &failed) || errors.As(err, &refused)):
 		// Something else is wanted with this choice, which the site may say.
-		r.docs, r.warning = nil, fmt.Sprintf("release %s: what %s uses could not be looked for, since the chart does not render with it alone: %v", p.id(), r.variant, err)
+		r.docs, r.warning = nil, fmt.Sprintf("release %s: what %s uses could not be looked for, since the chart does not render with it alone: %v", p.Key(), r.variant, err)
 		return nil
 	case r.upgrade && errors.As(err, &failed):
 		// Charts look up what is installed, and some refuse to go on without it.
-		r.docs, r.warning = nil, fmt.Sprintf("release %s: what only an upgrade uses could not be looked for, since the chart does not render for one here: %v", p.id(), failed.Err)
+		r.docs, r.warning = nil, fmt.Sprintf("release %s: what only an upgrade uses could not be looked for, since the chart does not render for one here: %v", p.Key(), failed.Err)
 		return nil
 	}
 	if err != nil {
@@ -369,7 +369,7 @@ func (r *rendering) render(ctx context.Context) error {
 	if size, err := p.chart.RecordSize(r.docs); err != nil {
 		return err
 	} else if size > chart.MaxRecord {
-		r.tooLarge = fmt.Sprintf("release %s: the record that Helm keeps of it takes about %d bytes, and Kubernetes takes %d: it cannot be installed as one release", p.id(), size, chart.MaxRecord)
+		r.tooLarge = fmt.Sprintf("release %s: the record that Helm keeps of it takes about %d bytes, and Kubernetes takes %d: it cannot be installed as one release", p.Key(), size, chart.MaxRecord)
 	}
 	for _, job := range p.jobs {
 		r.docs = append(append(append(r.docs, "\n---\n"...), job...), '\n')

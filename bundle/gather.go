@@ -65,18 +65,16 @@ type packedRelease struct {
 	values  []chart.ValuesFile
 	merged  map[string]any
 	fetched *chart.Fetched
-	// from and version are where it comes from and which version is wanted, as the spec has them.
-	from, version string
-	apiVersions   []string
-	variants      []chart.ValuesFile
-	dependsOn     []string
-	jobs          [][]byte
-	jobFiles      []string
-	blobs         []manifest.Blob
-	line          int
+	// from is where it comes from, as the spec has it.
+	from        string
+	apiVersions []string
+	variants    []chart.ValuesFile
+	dependsOn   []string
+	jobs        [][]byte
+	jobFiles    []string
+	blobs       []manifest.Blob
+	line        int
 }
-
-func (p *packedRelease) id() string { return p.Namespace + "/" + p.Release }
 
 // gather brings the charts, finds what they name, and reads what else lies on this machine.
 func gather(ctx context.Context, s *Spec, o Options) (*gathered, error) {
@@ -195,10 +193,10 @@ func (g *gathered) fetchReleases(ctx context.Context) error {
 	releases := map[string]*packedRelease{}
 	charts := map[string]*packedRelease{}
 	for _, p := range g.releases {
-		if first := releases[p.id()]; first != nil {
-			return &ChartError{p.from, p.line, fmt.Errorf("release %q is that of the chart on line %d already", p.id(), first.line)}
+		if first := releases[p.Key()]; first != nil {
+			return &ChartError{p.from, p.line, fmt.Errorf("release %q is that of the chart on line %d already", p.Key(), first.line)}
 		}
-		releases[p.id()] = p
+		releases[p.Key()] = p
 		// Charts lie in the site's registry by name and version.
 		name := strings.ToLower(p.Name) + ":" + p.Version
 		if first := charts[name]; first != nil && first.Archive.Digest != p.Archive.Digest {
@@ -253,7 +251,7 @@ func (g *gathered) fetch(ctx context.Context, fetcher *chart.Fetcher, c *ChartSp
 		}
 	}
 	p := &packedRelease{
-		fetched: f, chart: f.Chart, from: c.identity(), version: c.Version, line: c.line, dependsOn: c.DependsOn,
+		fetched: f, chart: f.Chart, from: c.identity(), line: c.line, dependsOn: c.DependsOn,
 		apiVersions: slices.Concat(g.spec.Kubernetes.APIVersions, c.APIVersions),
 	}
 	p.Chart = manifest.Chart{
@@ -392,12 +390,12 @@ func (g *gathered) describeSite() error {
 		if p.Plain {
 			continue
 		}
-		warnings, err := checkSiteValues(p.chart, p.merged, params, p.id(), p.RegistryValues)
+		warnings, err := checkSiteValues(p.chart, p.merged, params, p.Key(), p.RegistryValues)
 		if err != nil {
 			return &ChartError{p.from, p.line, err}
 		}
 		for _, w := range warnings {
-			g.survey.Warnings = append(g.survey.Warnings, fmt.Sprintf("release %s: %s", p.id(), w))
+			g.survey.Warnings = append(g.survey.Warnings, fmt.Sprintf("release %s: %s", p.Key(), w))
 		}
 	}
 	return nil
@@ -408,7 +406,7 @@ func (g *gathered) oneReceiver(params []manifest.Parameter) error {
 	registry := map[manifest.ParameterValue]bool{}
 	for _, p := range g.releases {
 		for _, v := range p.RegistryValues {
-			registry[manifest.ParameterValue{Release: p.id(), Path: v.Path}] = true
+			registry[manifest.ParameterValue{Release: p.Key(), Path: v.Path}] = true
 		}
 	}
 	for i := range params {

@@ -12,9 +12,6 @@ import (
 	"github.com/sealift/sealift/manifest"
 )
 
-// maxStaleListed bounds how many changes an error lists.
-const maxStaleListed = 8
-
 // StaleLockError says that a lock is not what its spec leads to.
 type StaleLockError struct {
 	Path string
@@ -25,8 +22,8 @@ type StaleLockError struct {
 // Error names the file and the first of the changes.
 func (e *StaleLockError) Error() string {
 	listed, more := e.Changes, ""
-	if n := len(listed) - maxStaleListed; n > 0 {
-		listed, more = listed[:maxStaleListed], fmt.Sprintf("; and %d more", n)
+	if n := len(listed) - maxListed; n > 0 {
+		listed, more = listed[:maxListed], fmt.Sprintf("; and %d more", n)
 	}
 	return fmt.Sprintf("lock %q is stale: %s%s", e.Path, strings.Join(listed, "; "), more)
 }
@@ -242,94 +239,31 @@ type LockedFileChange struct {
 func CompareLocks(old, now *Lock) *LockDifference {
 	old, now = old.sorted(), now.sorted()
 	d := &LockDifference{Images: compareLockedImages(old.Images, now.Images), Artifacts: compareLockedImages(old.Artifacts, now.Artifacts)}
-	pairs, added, removed := pairLocked(old.Charts, now.Charts,
+	d.Charts.Added, d.Charts.Removed, d.Charts.Changed, d.Charts.Unchanged = manifest.Changes(old.Charts, now.Charts,
+		func(old, now *LockedChart) (LockedChartChange, bool) {
+			return LockedChartChange{*old, *now}, !reflect.DeepEqual(old, now)
+		},
 		func(c *LockedChart) string { return c.Release },
 		func(c *LockedChart) string { return c.Chart },
 	)
-	d.Charts = LockedChartChanges{Added: added, Removed: removed, Changed: []LockedChartChange{}}
-	for _, p := range pairs {
-		if reflect.DeepEqual(p[0], p[1]) {
-			d.Charts.Unchanged++
-		} else {
-			d.Charts.Changed = append(d.Charts.Changed, LockedChartChange{*p[0], *p[1]})
-		}
-	}
-	files, newFiles, gone := pairLocked(old.Files, now.Files, func(f *LockedFile) string { return f.Path })
-	d.Files = LockedFileChanges{Added: newFiles, Removed: gone, Changed: []LockedFileChange{}}
-	for _, p := range files {
-		if *p[0] == *p[1] {
-			d.Files.Unchanged++
-		} else {
-			d.Files.Changed = append(d.Files.Changed, LockedFileChange{*p[0], *p[1]})
-		}
-	}
+	d.Files.Added, d.Files.Removed, d.Files.Changed, d.Files.Unchanged = manifest.Changes(old.Files, now.Files,
+		func(old, now *LockedFile) (LockedFileChange, bool) { return LockedFileChange{*old, *now}, *old != *now },
+		func(f *LockedFile) string { return f.Path },
+	)
 	return d
 }
 
-func compareLockedImages(old, now []LockedImage) LockedImageChanges {
-	pairs, added, removed := pairLocked(old, now,
+func compareLockedImages(old, now []LockedImage) (d LockedImageChanges) {
+	repository := func(i *LockedImage) string { repository, _, _ := manifest.SplitSource(i.Ref); return repository }
+	d.Added, d.Removed, d.Changed, d.Unchanged = manifest.Changes(old, now,
+		func(old, now *LockedImage) (LockedImageChange, bool) {
+			return LockedImageChange{repository(now), *old, *now}, !reflect.DeepEqual(old, now)
+		},
 		func(i *LockedImage) string { return i.Ref },
 		func(i *LockedImage) string { name, _, _ := strings.Cut(i.Ref, "@"); return name },
-		func(i *LockedImage) string { repository, _, _ := manifest.SplitSource(i.Ref); return repository },
+		repository,
 	)
-	d := LockedImageChanges{Added: added, Removed: removed, Changed: []LockedImageChange{}}
-	for _, p := range pairs {
-		if reflect.DeepEqual(p[0], p[1]) {
-			d.Unchanged++
-			continue
-		}
-		repository, _, _ := manifest.SplitSource(p[1].Ref)
-		d.Changed = append(d.Changed, LockedImageChange{repository, *p[0], *p[1]})
-	}
 	return d
-}
-
-// pairLocked finds what belongs together: by the first key with which one of old and one of now are
-// alone among those that are left. Pairs and what was added are in the order of now, what was removed
-// in that of old.
-func pairLocked[T any](old, now []T, keys ...func(*T) string) (pairs [][2]*T, added, removed []T) {
-	partner, taken := make([]*T, len(now)), make([]bool, len(old))
-	for _, key := range keys {
-		type candidates struct{ old, now []int }
-		all := map[string]*candidates{}
-		of := func(k string) *candidates {
-			if all[k] == nil {
-				all[k] = &candidates{}
-			}
-			return all[k]
-		}
-		for i := range old {
-			if !taken[i] {
-				c := of(key(&old[i]))
-				c.old = append(c.old, i)
-			}
-		}
-		for i := range now {
-			if partner[i] == nil {
-				c := of(key(&now[i]))
-				c.now = append(c.now, i)
-			}
-		}
-		for _, c := range all {
-			if len(c.old) == 1 && len(c.now) == 1 {
-				partner[c.now[0]], taken[c.old[0]] = &old[c.old[0]], true
-			}
-		}
-	}
-	added, removed = []T{}, []T{}
-	for i := range now {
-		if partner[i] != nil {
-			pairs = append(pairs, [2]*T{partner[i], &now[i]})
-		} else {
-			added = append(added, now[i])
-		}
-	}
-	for i := range old {
-		if !taken[i] {
-			removed = append(removed, old[i])
-		}
-	}
-	return pairs, added, removed
 }
 
 // Changed reports whether there is any difference.

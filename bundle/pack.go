@@ -360,38 +360,27 @@ func changes(old, now *manifest.Manifest, oldVolume, volume int64) []string {
 		}
 		add("image %s was %s, now it is %s", i.New.Source, i.Old.Digest, i.New.Digest)
 	}
-	for i := range d.Images.Added {
-		add("image %s is new", d.Images.Added[i].Source)
-	}
-	for i := range d.Images.Removed {
-		add("image %s is gone", d.Images.Removed[i].Source)
-	}
-	for i := range d.Charts.Changed {
-		add("chart %s has changed", d.Charts.Changed[i].New.Name)
-	}
-	for i := range d.Charts.Added {
-		add("chart %s is new", d.Charts.Added[i].Name)
-	}
-	for i := range d.Charts.Removed {
-		add("chart %s is gone", d.Charts.Removed[i].Name)
-	}
-	for i := range d.Artifacts.Changed {
-		add("artifact %s has changed", d.Artifacts.Changed[i].New.Source)
-	}
-	for i := range d.Artifacts.Added {
-		add("artifact %s is new", d.Artifacts.Added[i].Source)
-	}
-	for i := range d.Artifacts.Removed {
-		add("artifact %s is gone", d.Artifacts.Removed[i].Source)
-	}
-	for i := range d.Files.Changed {
-		add("file %s has changed", d.Files.Changed[i].New.Name)
-	}
-	for i := range d.Files.Added {
-		add("file %s is new", d.Files.Added[i].Name)
-	}
-	for i := range d.Files.Removed {
-		add("file %s is gone", d.Files.Removed[i].Name)
+	image := func(i *manifest.Image) string { return i.Source }
+	chart := func(c *manifest.Chart) string { return c.Name }
+	file := func(f *manifest.File) string { return f.Name }
+	for _, of := range []struct {
+		what                    string
+		changed, added, removed []string
+	}{
+		{"image", nil, names(d.Images.Added, image), names(d.Images.Removed, image)},
+		{"chart", names(d.Charts.Changed, func(c *manifest.ChartChange) string { return c.New.Name }), names(d.Charts.Added, chart), names(d.Charts.Removed, chart)},
+		{"artifact", names(d.Artifacts.Changed, func(c *manifest.ImageChange) string { return c.New.Source }), names(d.Artifacts.Added, image), names(d.Artifacts.Removed, image)},
+		{"file", names(d.Files.Changed, func(c *manifest.FileChange) string { return c.New.Name }), names(d.Files.Added, file), names(d.Files.Removed, file)},
+	} {
+		for _, name := range of.changed {
+			add("%s %s has changed", of.what, name)
+		}
+		for _, name := range of.added {
+			add("%s %s is new", of.what, name)
+		}
+		for _, name := range of.removed {
+			add("%s %s is gone", of.what, name)
+		}
 	}
 	if len(c) == 0 {
 		add("details of its manifest differ: parameters, requirements, notes, or the reasons for images")
@@ -400,6 +389,14 @@ func changes(old, now *manifest.Manifest, oldVolume, volume int64) []string {
 		c = append(c[:maxChanges], fmt.Sprintf("and %d more changes", len(c)-maxChanges))
 	}
 	return c
+}
+
+func names[T any](list []T, name func(*T) string) []string {
+	var all []string
+	for i := range list {
+		all = append(all, name(&list[i]))
+	}
+	return all
 }
 
 // targets are the names by which a bundle could be there already.

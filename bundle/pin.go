@@ -125,7 +125,7 @@ func pinProvenance(f *chart.Fetched, locked *LockedChart, demanded bool) error {
 // lockChart pins a chart and the files beside it.
 func (g *gathered) lockChart(p *packedRelease, c *ChartSpec) {
 	l := LockedChart{
-		Chart: c.identity(), Release: p.id(), Range: c.Version, Version: p.Version, Digest: p.Archive.Digest,
+		Chart: c.identity(), Release: p.Key(), Range: c.Version, Version: p.Version, Digest: p.Archive.Digest,
 		Dependencies: p.fetched.Dependencies,
 	}
 	if p.fetched.OCI != nil {

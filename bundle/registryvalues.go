@@ -42,7 +42,7 @@ func (g *gathered) tryRegistryValues(ctx context.Context, renderings []*renderin
 	})
 	for _, p := range g.releases {
 		if bare[p] {
-			g.survey.Warnings = append(g.survey.Warnings, fmt.Sprintf("release %s: registryValues lead to the images only where a site has them in its registry without a prefix", p.id()))
+			g.survey.Warnings = append(g.survey.Warnings, fmt.Sprintf("release %s: registryValues lead to the images only where a site has them in its registry without a prefix", p.Key()))
 		}
 	}
 	return err
@@ -55,8 +55,7 @@ func (g *gathered) tryRegistry(ctx context.Context, r *rendering, prefix string)
 		return err
 	}
 	for _, v := range r.release.RegistryValues {
-		to := map[string]string{manifest.RegistryWhole: strings.TrimSuffix(sampleHost+"/"+prefix, "/"), manifest.RegistryHost: sampleHost, manifest.RegistryPrefix: prefix}[v.Gets]
-		if err := chart.SetValue(values, v.Path, to); err != nil {
+		if err := chart.SetValue(values, v.Path, v.Value(sampleHost, prefix)); err != nil {
 			return err
 		}
 	}
@@ -71,7 +70,7 @@ func (g *gathered) tryRegistry(ctx context.Context, r *rendering, prefix string)
 	for _, f := range finds {
 		ref, err := oci.Normalize(f.Reference)
 		if !f.Probable && (err != nil || !g.knowsAtSite(ref, prefix)) {
-			return &RegistryValuesError{r.release.id(), f.Reference, f.Object, f.Path}
+			return &RegistryValuesError{r.release.Key(), f.Reference, f.Object, f.Path}
 		}
 	}
 	return nil
@@ -88,8 +87,8 @@ func (g *gathered) knowsAtSite(ref oci.Reference, prefix string) bool {
 		if ref.Registry != sampleHost {
 			return source == ref
 		}
-		name := below && (source.Repository == path || source.Registry == "docker.io" && source.Repository == "library/"+path)
-		return name && (source.Tag == ref.Tag && ref.Tag != "" || ref.Digest != "" && (source.Digest == "" || source.Digest == ref.Digest))
+		return below && slices.Contains(source.Repositories(), path) &&
+			(source.Tag == ref.Tag && ref.Tag != "" || ref.Digest != "" && (source.Digest == "" || source.Digest == ref.Digest))
 	}
 	for _, all := range []map[string]*wanted{g.want, g.artifacts} {
 		for _, w := range all {

@@ -328,7 +328,7 @@ func (r *Resolved) resolveCharts(ctx context.Context, g *gathered) ([]*image, er
 				raw:   map[string][]byte{}, repo: from.source(p.fetched.OCI.Repository),
 			}
 			var pinned *[]manifest.Referrer
-			if l := g.o.Lock.chartByManifest(p.id(), d.Digest); l != nil {
+			if l := g.o.Lock.chartByManifest(p.Key(), d.Digest); l != nil {
 				pinned = &l.Referrers
 			}
 			if err := img.carry(gctx, pinned); err != nil {
@@ -347,7 +347,7 @@ func (r *Resolved) resolveCharts(ctx context.Context, g *gathered) ([]*image, er
 	for i, img := range images {
 		if img != nil {
 			g.releases[i].Referrers = img.Referrers
-			r.Lock.lockReferrers(g.releases[i].id(), img.Referrers)
+			r.Lock.lockReferrers(g.releases[i].Key(), img.Referrers)
 		}
 	}
 	return slices.DeleteFunc(images, func(i *image) bool { return i == nil }), nil

@@ -140,12 +140,7 @@ func unknownPaths(c *chart.Chart, vendor map[string]any, params []manifest.Param
 func siteTrials(params []manifest.Parameter, release string, rv []manifest.RegistryValue) ([]trial, error) {
 	var trials []trial
 	for _, v := range rv {
-		value := map[string]string{
-			manifest.RegistryWhole:  sampleHost + "/" + samplePrefix,
-			manifest.RegistryHost:   sampleHost,
-			manifest.RegistryPrefix: samplePrefix,
-		}[v.Gets]
-		trials = append(trials, trial{paths: []string{v.Path}, value: value, always: true})
+		trials = append(trials, trial{paths: []string{v.Path}, value: v.Value(sampleHost, samplePrefix), always: true})
 	}
 	for i := range params {
 		p := &params[i]

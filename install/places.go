@@ -44,33 +44,20 @@ func newPlaces(m *manifest.Manifest, seeded []SeededImage, t Target) *places {
 	return p
 }
 
-// hubLibrary is where Docker Hub has images whose names have one part only; what charts make of
-// such names lacks it.
-const hubLibrary = "library/"
-
 // call notes the names that a chart may make for an image when it gets the site's registry: with its
 // tag, and with any of the digests that may stand for it.
 func (p *places) call(ref oci.Reference, t Target, to string, digests ...string) {
-	repositories := []string{ref.Repository}
-	if short, ok := strings.CutPrefix(ref.Repository, hubLibrary); ok && ref.Registry == "docker.io" {
-		repositories = append(repositories, short)
-	}
-	for _, repository := range repositories {
+	for _, repository := range ref.Repositories() {
 		name := oci.Reference{Registry: t.Registry, Repository: t.path(repository), Tag: ref.Tag}
 		if name.Tag != "" {
 			p.add(name.String(), to)
 		}
 		for _, digest := range digests {
-			if digest == "" {
-				continue
+			if digest != "" {
+				p.add(oci.Reference{Registry: name.Registry, Repository: name.Repository, Tag: name.Tag, Digest: digest}.String(), to)
+				p.add(oci.Reference{Registry: name.Registry, Repository: name.Repository, Digest: digest}.String(), to)
 			}
-			name.Digest = digest
-			p.add(name.String(), to)
-			name.Tag = ""
-			p.add(name.String(), to)
-			name.Tag = ref.Tag
 		}
-		name.Digest = ""
 	}
 }
 

@@ -104,14 +104,7 @@ func (s Site) Say(m *manifest.Manifest) ([]Said, error) {
 // apply sets what the site says in the values of a release.
 func (s Site) apply(values map[string]any, mc *manifest.Chart, m *manifest.Manifest, texts map[string]string) error {
 	for _, rv := range mc.RegistryValues {
-		v := s.Target.String()
-		switch rv.Gets {
-		case manifest.RegistryHost:
-			v = s.Target.Registry
-		case manifest.RegistryPrefix:
-			v = s.Target.Prefix
-		}
-		if err := chart.SetValue(values, rv.Path, v); err != nil {
+		if err := chart.SetValue(values, rv.Path, rv.Value(s.Target.Registry, s.Target.Prefix)); err != nil {
 			return err
 		}
 	}
@@ -126,7 +119,7 @@ func (s Site) apply(values map[string]any, mc *manifest.Chart, m *manifest.Manif
 			return &ParameterError{Name: p.Name, Err: err}
 		}
 		for _, to := range p.Values {
-			if to.Release != mc.Namespace+"/"+mc.Release {
+			if to.Release != mc.Key() {
 				continue
 			}
 			if err := chart.SetValue(values, to.Path, v); err != nil {

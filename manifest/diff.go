@@ -218,8 +218,12 @@ func SplitSource(source string) (repository, tag, digest string) {
 	return repository, tag, digest
 }
 
-// changes sorts what pair has found, into lists that are never nil.
-func changes[T, C any](old, now []T, partner []int, alone []bool, compare func(old, now *T) (C, bool)) (added, removed []T, changed []C, unchanged int) {
+// Changes sorts two lists into what was added, removed, changed and left as it is. Which items belong
+// together the keys say, one after the other: two do that alone have a key among those that are left.
+// compare tells how such two differ, if they do. What is new is in the order of now, what is gone in that of
+// old; no list is nil.
+func Changes[T, C any](old, now []T, compare func(old, now *T) (C, bool), keys ...func(*T) string) (added, removed []T, changed []C, unchanged int) {
+	partner, alone := pair(old, now, keys...)
 	added, removed, changed = []T{}, []T{}, []C{}
 	for i := range now {
 		if partner[i] < 0 {
@@ -241,17 +245,16 @@ func changes[T, C any](old, now []T, partner []int, alone []bool, compare func(o
 }
 
 func compareImages(old, now []Image) ImageChanges {
-	partner, alone := pair(old, now,
+	d := ImageChanges{}
+	d.Added, d.Removed, d.Changed, d.Unchanged = Changes(old, now, func(old, now *Image) (ImageChange, bool) {
+		c := compareImage(old, now)
+		return c, len(c.Changes) > 0
+	},
 		func(i *Image) string { return i.Source },
 		func(i *Image) string { name, _, _ := strings.Cut(i.Source, "@"); return name },
 		func(i *Image) string { repository, _, _ := SplitSource(i.Source); return repository + "@" + i.Digest },
 		func(i *Image) string { repository, _, _ := SplitSource(i.Source); return repository },
 	)
-	d := ImageChanges{}
-	d.Added, d.Removed, d.Changed, d.Unchanged = changes(old, now, partner, alone, func(old, now *Image) (ImageChange, bool) {
-		c := compareImage(old, now)
-		return c, len(c.Changes) > 0
-	})
 	return d
 }
 
@@ -285,17 +288,16 @@ func sameSigner(a, b ImageSigner) bool {
 }
 
 func compareCharts(old, now []Chart) ChartChanges {
-	partner, alone := pair(old, now,
+	d := ChartChanges{}
+	d.Added, d.Removed, d.Changed, d.Unchanged = Changes(old, now, func(old, now *Chart) (ChartChange, bool) {
+		c := compareChart(old, now)
+		return c, len(c.Changes) > 0
+	},
 		// What an upgrade replaces is a release, whatever chart it was made of.
 		func(c *Chart) string { return c.Namespace + "/" + c.Release },
 		func(c *Chart) string { return c.Name + ":" + c.Version },
 		func(c *Chart) string { return c.Name },
 	)
-	d := ChartChanges{}
-	d.Added, d.Removed, d.Changed, d.Unchanged = changes(old, now, partner, alone, func(old, now *Chart) (ChartChange, bool) {
-		c := compareChart(old, now)
-		return c, len(c.Changes) > 0
-	})
 	return d
 }
 

@@ -93,18 +93,17 @@ func compareIgnored(old, now []IgnoredImage) IgnoredChanges {
 }
 
 func compareFiles(old, now []File) FileChanges {
-	partner, alone := pair(old, now,
-		func(f *File) string { return f.Name },
-		func(f *File) string { return f.Digest },
-	)
 	d := FileChanges{}
-	d.Added, d.Removed, d.Changed, d.Unchanged = changes(old, now, partner, alone, func(old, now *File) (FileChange, bool) {
+	d.Added, d.Removed, d.Changed, d.Unchanged = Changes(old, now, func(old, now *File) (FileChange, bool) {
 		var c []string
 		c = note(c, old.Name != now.Name, ChangedName)
 		c = note(c, old.Digest != now.Digest, ChangedContent)
 		c = note(c, old.Executable != now.Executable, ChangedExecutable)
 		return FileChange{Changes: c, Old: *old, New: *now}, len(c) > 0
-	})
+	},
+		func(f *File) string { return f.Name },
+		func(f *File) string { return f.Digest },
+	)
 	return d
 }
 
@@ -143,12 +142,11 @@ func compareRequires(old, now *Requires) []RequirementChange {
 }
 
 func compareParameters(old, now []Parameter) ParameterChanges {
-	partner, alone := pair(old, now, func(p *Parameter) string { return p.Name })
 	d := ParameterChanges{}
-	d.Added, d.Removed, d.Changed, d.Unchanged = changes(old, now, partner, alone, func(old, now *Parameter) (ParameterChange, bool) {
+	d.Added, d.Removed, d.Changed, d.Unchanged = Changes(old, now, func(old, now *Parameter) (ParameterChange, bool) {
 		c := compareParameter(old, now)
 		return ParameterChange{Name: now.Name, Changes: c, Old: *old, New: *now}, len(c) > 0
-	})
+	}, func(p *Parameter) string { return p.Name })
 	return d
 }
 

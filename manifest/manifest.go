@@ -11,6 +11,7 @@ package manifest
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strings"
 )
 
 // Fixed words of format 1.
@@ -285,6 +286,17 @@ type RegistryValue struct {
 	Path string `json:"path"`
 	// Gets is RegistryWhole, RegistryHost or RegistryPrefix.
 	Gets string `json:"gets"`
+}
+
+// Value is what v receives for the registry host, below which images are at prefix; that may be empty.
+func (v RegistryValue) Value(host, prefix string) string {
+	switch v.Gets {
+	case RegistryHost:
+		return host
+	case RegistryPrefix:
+		return prefix
+	}
+	return strings.TrimSuffix(host+"/"+prefix, "/")
 }
 
 // Strategies of a Rollout.

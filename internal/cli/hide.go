@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 const (
@@ -23,7 +24,7 @@ const (
 )
 
 // encoded is what may be base64, in either alphabet.
-var encoded = regexp.MustCompile(`[A-Za-z0-9+/_-]{8,}={0,2}`)
+var encoded = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[A-Za-z0-9+/_-]{8,}={0,2}`) })
 
 // hide takes the secrets out of a text, in the spellings in which charts, clusters and encoders
 // repeat them: the longest first, so that none is cut in two by another.
@@ -48,7 +49,7 @@ func (a *app) hide(text string) string {
 	for _, s := range slices.Compact(spellings) {
 		pairs = append(pairs, s, hidden)
 	}
-	text = encoded.ReplaceAllStringFunc(text, func(word string) string {
+	text = encoded().ReplaceAllStringFunc(text, func(word string) string {
 		if a.holdsSecret(word) {
 			return hidden
 		}

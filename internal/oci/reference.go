@@ -43,6 +43,15 @@ func (r Reference) Identifier() string {
 	return r.Tag
 }
 
+// Repositories are the names that the repository goes by: Docker Hub has images whose names have one
+// part only below "library/", which people and charts leave out.
+func (r Reference) Repositories() []string {
+	if short, ok := strings.CutPrefix(r.Repository, "library/"); ok && r.Registry == "docker.io" {
+		return []string{r.Repository, short}
+	}
+	return []string{r.Repository}
+}
+
 // ReferenceError says why a text is no usable reference.
 type ReferenceError struct {
 	Text string
