@@ -295,26 +295,55 @@ func (f *Fetcher) get(ctx context.Context, q question) (data []byte, contentType
 	if q.asItIs {
 		req.Header.Set("Accept-Encoding", "identity")
 	}
-	resp, err := f.HTTP.Do(req)
-	if err != nil {
-		return fail(0, err)
+	// The client tries again until an answer begins; what breaks off after that is asked for anew.
+	for try := 1; ; try++ {
+		resp, err := f.HTTP.Do(req)
+		if err != nil {
+			return fail(0, err)
+		}
+		data, err = readAnswer(resp, q.limit)
+		var status *statusError
+		switch {
+		case err == nil:
+			return data, resp.Header.Get("Content-Type"), nil
+		case errors.As(err, &status):
+			return fail(status.code, err)
+		case try == bodyTries || errors.Is(err, errTooLarge) || ctx.Err() != nil:
+			return fail(0, err)
+		}
 	}
+}
+
+// bodyTries is how often an answer is asked for that breaks off.
+const bodyTries = 3
+
+var errTooLarge = errors.New("it is too large")
+
+// statusError is an answer other than 200.
+type statusError struct{ code int }
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("got status %d %s", e.code, http.StatusText(e.code))
+}
+
+// readAnswer reads and closes the body of an answer, of at most limit bytes.
+func readAnswer(resp *http.Response, limit int64) (data []byte, err error) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fail(resp.StatusCode, fmt.Errorf("got status %d %s", resp.StatusCode, http.StatusText(resp.StatusCode)))
+		return nil, &statusError{resp.StatusCode}
 	}
-	tooLarge := fmt.Errorf("it has more than %d bytes", q.limit)
-	if resp.ContentLength > q.limit {
-		return fail(0, tooLarge)
+	tooLarge := fmt.Errorf("%w: it has more than %d bytes", errTooLarge, limit)
+	if resp.ContentLength > limit {
+		return nil, tooLarge
 	}
-	data, err = io.ReadAll(io.LimitReader(resp.Body, q.limit+1))
+	data, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
-		return fail(0, fmt.Errorf("after %d bytes: %w", len(data), err))
+		return nil, fmt.Errorf("after %d bytes: %w", len(data), err)
 	}
-	if int64(len(data)) > q.limit {
-		return fail(0, tooLarge)
+	if int64(len(data)) > limit {
+		return nil, tooLarge
 	}
-	return data, resp.Header.Get("Content-Type"), nil
+	return data, nil
 }
 
 // public is an address without what may be secret of it.

@@ -260,6 +260,32 @@ func TestArchiveIsNotDecompressed(t *testing.T) {
 	}
 }
 
+// TestArchiveThatBreaksOff is asked for again, so often and no more.
+func TestArchiveThatBreaksOff(t *testing.T) {
+	for _, breaks := range []int{2, 3} {
+		r := newTestRepository(t)
+		archive := archiveOf(t, "shop", "1.0.0", nil)
+		r.publish(archive, "shop", "1.0.0")
+		n := 0
+		r.answer["/charts/shop-1.0.0.tgz"] = func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", strconv.Itoa(len(archive)))
+			if n++; n <= breaks {
+				_, _ = w.Write(archive[:len(archive)/2])
+				_ = http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			}
+			_, _ = w.Write(archive)
+		}
+		got, err := r.fetcher().Fetch(t.Context(), Location{Repo: r.URL + "/charts", Name: "shop"})
+		if breaks < bodyTries && (err != nil || !bytes.Equal(got.Archive, archive)) {
+			t.Errorf("after %d breaks: %v", breaks, err)
+		}
+		if breaks >= bodyTries && (!errors.Is(err, io.ErrUnexpectedEOF) || n != bodyTries) {
+			t.Errorf("after %d breaks and %d tries: %v", breaks, n, err)
+		}
+	}
+}
+
 func TestRepositoryErrors(t *testing.T) {
 	archive := archiveOf(t, "shop", "1.0.0", nil)
 	status := func(code int) http.HandlerFunc {
