@@ -46,6 +46,11 @@ type Files = archive.Files
 // those of archive.Find.
 func Find(paths []string) ([]*Files, error) { return archive.Find(paths) }
 
+// FindWith is Find for paths of which some name bundles in registries, which elsewhere returns.
+func FindWith(paths []string, elsewhere func(path string) (*Files, error)) ([]*Files, error) {
+	return archive.FindWith(paths, elsewhere)
+}
+
 // Bundle is a bundle whose manifest has been proven. Its blobs are proven as they are read.
 // It may be used by several goroutines, unless it is a stream.
 type Bundle struct {
@@ -149,7 +154,7 @@ func read(path string, src archive.Source) (*opened, error) {
 func open(files *Files) (*opened, error) {
 	src, err := files.Open()
 	var missing *archive.VolumesError
-	if errors.Is(err, archive.ErrNotBundle) || errors.As(err, &missing) {
+	if errors.Is(err, archive.ErrNotBundle) || errors.As(err, &missing) || err != nil && files.Remote != nil {
 		return nil, &ContentError{files.Name, err}
 	}
 	if err != nil {
@@ -167,6 +172,11 @@ func openFrom(files *Files, src archive.Source) (*opened, error) {
 	o, err := read(files.Name, src)
 	if err != nil {
 		return nil, err
+	}
+	if files.Remote != nil {
+		for _, s := range files.Remote.Detached {
+			o.signatures = append(o.signatures, trust.Material{Name: s.Name, Body: s.Body, Detached: true})
+		}
 	}
 	for _, path := range files.Detached {
 		body, err := ReadDetached(path)

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-
-	"github.com/sealift/sealift/manifest"
 )
 
 // Walker reads a whole file once, in order, and compares every byte with what the manifest makes
@@ -107,7 +105,7 @@ func (r *Reader) Verify(ctx context.Context, done func(int64)) error {
 // them. The active one was decoded then, the inactive one is the business of Head.Warnings. The
 // head of a stream has passed.
 func (r *Reader) checkHead(sum func(uint32)) error {
-	want := appendEntry(nil, manifest.EntryManifest, r.head.Manifest, sum)
+	want := frameManifest(r.head.Manifest, sum)
 	want = append(want, skippable(magicGap, r.layout.gap)...)
 	want = append(want, make([]byte, r.layout.gap)...)
 	want = append(want, r.head.slots...)

@@ -45,6 +45,8 @@ type Files struct {
 	// Parity and Detached are the paths of parity files and of sigstore bundles beside it, of
 	// these at most 64, in each directory by their numbers.
 	Parity, Detached []string
+	// Remote is where it is if it lies in no files; else nil.
+	Remote *Remote
 	// named are the volumes that were named themselves.
 	named map[int]bool
 }
@@ -56,12 +58,23 @@ type NoBundleError struct{ Dir string }
 func (e *NoBundleError) Error() string { return fmt.Sprintf("no bundle in directory %q", e.Dir) }
 
 // Open opens the file or the volumes. Errors: ErrNotBundle, *VolumesError where the first volume
-// is missing, or that of opening.
+// is missing, those of Remote.Open, or that of opening.
 func (f *Files) Open() (Source, error) {
+	if f.Remote != nil {
+		return f.Remote.Open()
+	}
 	if f.File != "" {
 		return OpenFile(f.File)
 	}
 	return OpenVolumes(f.Name, f.Volumes)
+}
+
+// base is the name of its file, which those of volumes, parity files and signatures begin with.
+func (f *Files) base() string {
+	if f.Remote != nil {
+		return f.Remote.FileName
+	}
+	return filepath.Base(f.Name)
 }
 
 // Paths are the paths of the file or of the volumes, in order, and of the parity files.
@@ -103,8 +116,23 @@ type finder struct {
 // bundle, whose medium cannot be written: then they, or their directories, are named as well.
 // Errors: *NoBundleError, or that of looking.
 func Find(paths []string) ([]*Files, error) {
+	return FindWith(paths, func(string) (*Files, error) { return nil, nil })
+}
+
+// FindWith is Find for paths of which some are no paths of this machine: elsewhere returns the
+// bundle that one of those names, nil for all others. Its errors are returned as they are.
+func FindWith(paths []string, elsewhere func(path string) (*Files, error)) ([]*Files, error) {
 	f := &finder{sets: map[string]*Files{}, seen: map[string]bool{}, detached: map[string][]string{}}
 	for _, p := range paths {
+		switch remote, err := elsewhere(p); {
+		case err != nil:
+			return nil, err
+		case remote != nil:
+			if !slices.ContainsFunc(f.all, func(o *Files) bool { return o.Name == remote.Name }) {
+				f.all = append(f.all, remote)
+			}
+			continue
+		}
 		if err := f.add(p); err != nil {
 			return nil, err
 		}
@@ -122,7 +150,7 @@ func Find(paths []string) ([]*Files, error) {
 		if err := b.findBeside(); err != nil {
 			return nil, err
 		}
-		for _, path := range f.detached[filepath.Base(b.Name)] {
+		for _, path := range f.detached[b.base()] {
 			if len(b.Detached) < maxDetached && !slices.ContainsFunc(b.Detached, func(p string) bool { return sameFile(p, path) }) {
 				b.Detached = append(b.Detached, path)
 			}
@@ -135,7 +163,7 @@ func Find(paths []string) ([]*Files, error) {
 func (f *finder) allTaken() error {
 	for _, path := range f.signatures {
 		base, _ := detachedBase(filepath.Base(path))
-		if !slices.ContainsFunc(f.all, func(b *Files) bool { return filepath.Base(b.Name) == base }) {
+		if !slices.ContainsFunc(f.all, func(b *Files) bool { return b.base() == base }) {
 			return fmt.Errorf("%q is a signature for %q, which is not named: %w", path, base, ErrNotBundle)
 		}
 	}
@@ -337,6 +365,9 @@ func listDir(dir string) ([]string, error) {
 
 // findBeside looks for parity files and signatures in the directories that the bundle lies in.
 func (f *Files) findBeside() error {
+	if f.Remote != nil {
+		return nil
+	}
 	base := filepath.Base(f.Name)
 	dirs := map[string]bool{filepath.Dir(f.Name): true}
 	for _, p := range f.Volumes {
@@ -415,8 +446,11 @@ func (f *Files) NextDetached() (string, error) {
 	return "", fmt.Errorf("all %d names for signatures beside %q are taken: %w", maxDetachedNumber, f.Name, ErrLimit)
 }
 
-// first is the path of the file that the bundle begins in. Errors: *VolumesError.
+// first is the path of the file that the bundle begins in. Errors: *VolumesError, *RemoteError.
 func (f *Files) first() (string, error) {
+	if f.Remote != nil {
+		return "", &RemoteError{f.Name}
+	}
 	if f.File != "" {
 		return f.File, nil
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strconv"
+
+	"github.com/sealift/sealift/manifest"
 )
 
 const (
@@ -68,12 +70,12 @@ func parseTarHeader(h []byte) (name string, size int64, kind byte, ok bool) {
 // padding is how many zeros follow size bytes in a tar.
 func padding(size int64) int64 { return -size & (tarBlock - 1) }
 
-// appendEntry appends the frames of a small entry and hands their checksums to sum.
-func appendEntry(dst []byte, name string, content []byte, sum func(uint32)) []byte {
+// frameManifest returns the frames of the manifest's entry and hands their checksums to sum.
+func frameManifest(content []byte, sum func(uint32)) []byte {
 	size := int64(len(content))
-	header := tarHeader(name, size, typeRegular)
+	header := tarHeader(manifest.EntryManifest, size, typeRegular)
 	sum(checksum(header))
-	dst = appendFrame(dst, header)
+	dst := appendFrame(nil, header)
 	padded := append(append(make([]byte, 0, size+padding(size)), content...), make([]byte, padding(size))...)
 	for len(padded) > 0 {
 		n := min(len(padded), FrameContent)

@@ -465,6 +465,9 @@ type SealOptions struct {
 	// beside them; FitTrust chooses those that have room.
 	Signatures [][]byte
 	Trust      []Trust
+	// Slots are both slots with what is around them, as they are to lie in the file, in place of
+	// Signatures and Trust; nil where the file is new.
+	Slots []byte
 	// ReadBack proves every byte by reading it from the disk again; done is told how many have
 	// been read.
 	ReadBack bool
@@ -487,10 +490,10 @@ func (w *Writer) seal(ctx context.Context, o SealOptions) error {
 		return errors.New("the layout is not that of the plan")
 	}
 	var sums []uint32
-	head := appendEntry(nil, manifest.EntryManifest, o.Manifest, func(s uint32) { sums = append(sums, s) })
+	head := frameManifest(o.Manifest, func(s uint32) { sums = append(sums, s) })
 	head = append(head, skippable(magicGap, l.gap)...)
 	head = append(head, make([]byte, l.gap)...)
-	head = append(head, slots(0, [2][]byte{blankSlot(), blankSlot()})...)
+	head = append(head, blankSlots()...)
 	sums = append(sums, 0, 0)
 	for i, s := range w.sums {
 		if s == nil || w.entries[i] != l.entries[i] || w.offsets[i] != l.offsets[i] {
@@ -503,7 +506,7 @@ func (w *Writer) seal(ctx context.Context, o SealOptions) error {
 	tail := appendFrame(nil, end)
 	tail = append(tail, l.checkTable(sums)...)
 	tail = append(tail, l.seekTable()...)
-	slot, err := encodeSlot(SlotContent{o.Signatures, o.Trust})
+	signed, err := o.slots()
 	if err != nil {
 		return err
 	}
@@ -522,17 +525,35 @@ func (w *Writer) seal(ctx context.Context, o SealOptions) error {
 	if err := w.readBack(ctx, o, sums); err != nil {
 		return err
 	}
-	if err := w.sign(o, slot); err != nil {
+	if err := w.sign(o, signed); err != nil {
 		// What fails here is no bundle that anybody has vouched for.
-		_, e := w.out.WriteAt(appendFrame(nil, blankSlot()), l.slots+slotOffset(0))
+		_, e := w.out.WriteAt(blankSlots(), l.slots)
 		return errors.Join(err, e)
 	}
 	return nil
 }
 
-// sign writes the signatures and checks that they can be read.
-func (w *Writer) sign(o SealOptions, slot []byte) (err error) {
-	if _, err := w.out.WriteAt(appendFrame(nil, slot), o.Layout.slots+slotOffset(0)); err != nil {
+// slots are those that the file is to have in the end.
+func (o *SealOptions) slots() ([]byte, error) {
+	if o.Slots != nil {
+		if len(o.Slots) != slotsSize {
+			return nil, fmt.Errorf("signature slots of %d bytes, want %d: %w", len(o.Slots), slotsSize, ErrLimit)
+		}
+		_, _, _, err := readActive(o.Slots)
+		return o.Slots, err
+	}
+	slot, err := encodeSlot(SlotContent{o.Signatures, o.Trust})
+	if err != nil {
+		return nil, err
+	}
+	return slots(0, [2][]byte{slot, blankSlot()}), nil
+}
+
+func blankSlots() []byte { return slots(0, [2][]byte{blankSlot(), blankSlot()}) }
+
+// sign writes the slots with the signatures and checks that they can be read.
+func (w *Writer) sign(o SealOptions, signed []byte) (err error) {
+	if _, err := w.out.WriteAt(signed, o.Layout.slots); err != nil {
 		return err
 	}
 	if err := w.out.durable(); err != nil {
@@ -543,7 +564,7 @@ func (w *Writer) sign(o SealOptions, slot []byte) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	if !bytes.Equal(r.head.slots, slots(0, [2][]byte{slot, blankSlot()})) {
+	if !bytes.Equal(r.head.slots, signed) {
 		return &WrittenError{w.plan.Path, errOtherSlots}
 	}
 	return nil
@@ -566,7 +587,7 @@ func (w *Writer) readBack(ctx context.Context, o SealOptions, sums []uint32) (er
 	if err := r.Fit(); err != nil {
 		return err
 	}
-	if !bytes.Equal(r.head.slots, slots(0, [2][]byte{blankSlot(), blankSlot()})) {
+	if !bytes.Equal(r.head.slots, blankSlots()) {
 		return errOtherSlots
 	}
 	if !o.ReadBack {
