@@ -624,11 +624,11 @@ func (p *packing) writeEntry(ctx context.Context, i int, resume bool, task progr
 	}
 	recovered := e.Taken()
 	err = p.fetch(ctx, e, blob, task)
-	var wrong *archive.ContentError
-	if recovered > 0 && errors.As(err, &wrong) {
-		// What an earlier run left looked sound and was not.
+	// What an earlier run left looked sound and was not, or what came was spoiled on its way.
+	for again := 0; p.spoiled(blob.Digest, recovered > 0, again, err); again++ {
 		task.Add(-e.Taken())
 		p.found.Add(-recovered)
+		recovered = 0
 		e.Reset()
 		err = p.fetch(ctx, e, blob, task)
 	}
@@ -637,6 +637,20 @@ func (p *packing) writeEntry(ctx context.Context, i int, resume bool, task progr
 	}
 	task.Note(blob.Digest)
 	return nil
+}
+
+// refetches is how often a blob is fetched again that was not what its digest says.
+const refetches = 2
+
+// spoiled reports whether a blob that was not what it must be is worth another look: what comes from
+// elsewhere may have been spoiled on its way, what an earlier run left is not to be trusted.
+func (p *packing) spoiled(digest string, recovered bool, again int, err error) bool {
+	var wrong *archive.ContentError
+	if !errors.As(err, &wrong) {
+		return false
+	}
+	s := p.sources[digest]
+	return recovered || again < refetches && s.repo != nil && s.content == nil
 }
 
 // ErrFileChanged says that a file is not what it was when the pack began.
@@ -699,17 +713,33 @@ func (p *packing) writeEncoded(ctx context.Context, b manifest.Blob, resume bool
 			return encodedEntry{e, true}, nil
 		}
 	}
-	body, err := p.sources[b.Digest].open(ctx, descriptorOf(b), 0)
-	if err != nil {
-		return encodedEntry{}, &BlobError{b.Digest, err}
+	e, err := p.encode(ctx, b, task)
+	for again := 0; p.spoiled(b.Digest, false, again, err); again++ {
+		e, err = p.encode(ctx, b, task)
 	}
-	defer body.Close()
-	e, err := p.w.Encode(ctx, b, body, p.counting(task))
 	if err != nil {
 		return encodedEntry{}, &BlobError{b.Digest, err}
 	}
 	task.Note(b.Digest)
 	return encodedEntry{e, false}, nil
+}
+
+// encode fetches a blob and writes it. What of it was no use is not counted.
+func (p *packing) encode(ctx context.Context, b manifest.Blob, task progress.Task) (manifest.Entry, error) {
+	body, err := p.sources[b.Digest].open(ctx, descriptorOf(b), 0)
+	if err != nil {
+		return manifest.Entry{}, err
+	}
+	defer body.Close()
+	read, count := int64(0), p.counting(task)
+	e, err := p.w.Encode(ctx, b, body, func(n int64) {
+		read += n
+		count(n)
+	})
+	if err != nil {
+		task.Add(-read)
+	}
+	return e, err
 }
 
 func descriptorOf(b manifest.Blob) manifest.Descriptor {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sealift/sealift/internal/chart"
 	"github.com/sealift/sealift/internal/oci"
+	"github.com/sealift/sealift/manifest"
 )
 
 // Reference is an image that an object will use.
@@ -110,4 +111,77 @@ func absent(ctx context.Context, references []Reference, client *oci.Client) ([]
 		at, _ := slices.BinarySearch(names, r.Reference)
 		return there[at]
 	}), nil
+}
+
+// OtherNamesError says that objects hold names of images in the site's registry under which it has
+// nothing: a chart has put them together from the registry, in a place where names are not rewritten,
+// and the site calls its images otherwise.
+type OtherNamesError struct {
+	Release string
+	// Name is what stands there, Real what the image is called.
+	Name, Real string
+}
+
+// Error names all of them.
+func (e *OtherNamesError) Error() string {
+	return fmt.Sprintf("release %s: its objects hold %q, in a place that is not rewritten; at this site that is %q", e.Release, e.Name, e.Real)
+}
+
+// CheckNames finds the names that charts make of the site's registry and that stay as they are, where
+// the site calls these images otherwise (its mapping or rules). Errors are *PreflightError with an
+// *OtherNamesError.
+func CheckNames(plans []ReleasePlan, m *manifest.Manifest, t Target) error {
+	there := map[string]bool{}
+	made := map[string]string{}
+	for _, img := range m.AllImages() {
+		ref, err := oci.Normalize(img.Source)
+		if err != nil {
+			return err
+		}
+		path, _, err := t.place(ref.Registry, ref.Repository, ref.Tag)
+		if err != nil {
+			return err
+		}
+		there[path] = true
+		for _, repository := range ref.Repositories() {
+			made[t.path(repository)] = path
+		}
+	}
+	for name, is := range made {
+		if there[name] {
+			continue
+		}
+		for i := range plans {
+			if mentions(string(plans[i].docs), t.Registry+"/"+name) {
+				return &PreflightError{&OtherNamesError{plans[i].Namespace + "/" + plans[i].Release, t.Registry + "/" + name, t.Registry + "/" + is}}
+			}
+		}
+	}
+	return nil
+}
+
+// mentions reports whether name stands in a text, and not only as a part of a longer one.
+func mentions(text, name string) bool {
+	for {
+		i := strings.Index(text, name)
+		if i < 0 {
+			return false
+		}
+		before, after := byte(' '), byte(' ')
+		if i > 0 {
+			before = text[i-1]
+		}
+		text = text[i+len(name):]
+		if len(text) > 0 {
+			after = text[0]
+		}
+		if !isNameByte(before) && (!isNameByte(after) || after == '.' && (len(text) == 1 || !isNameByte(text[1]))) {
+			return true
+		}
+	}
+}
+
+// isNameByte reports whether a byte may go on a name of a repository.
+func isNameByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("._-/", c) >= 0
 }

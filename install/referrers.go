@@ -356,8 +356,7 @@ func (s *Seeding) merged(ctx context.Context, repo *oci.Repository, a *attached,
 	}
 	if !bytes.Equal(both.Config, them.Config) {
 		d := manifest.Descriptor{Digest: manifest.Digest(both.Config), MediaType: parsed.Config.MediaType, Size: int64(len(both.Config))}
-		open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(both.Config)), nil }
-		if _, err := repo.PutBlob(ctx, d, "", open, func(int64) {}); err != nil {
+		if _, err := repo.PutBlob(ctx, d, "", oci.FromBytes(both.Config), func(int64) {}); err != nil {
 			return nil, err
 		}
 		s.mu.Lock()

@@ -106,7 +106,7 @@ func openStream(t *testing.T, path string) *verify.Bundle {
 func prepare(t *testing.T, b *verify.Bundle, registry *ocitest.Registry, prefix string, mode IndexMode) *Seeding {
 	t.Helper()
 	s, err := Prepare(t.Context(), []*verify.Bundle{b}, SeedOptions{
-		Client: ocitest.Client(), Target: Target{registry.Addr, prefix}, Index: mode, Progress: progress.Discard,
+		Client: ocitest.Client(), Target: Target{Registry: registry.Addr, Prefix: prefix}, Index: mode, Progress: progress.Discard,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -427,7 +427,7 @@ func TestTagThatIsNoSignature(t *testing.T) {
 	path := packSpec(t, v.dir, v.spec(), nil)
 	site := ocitest.New(t, ocitest.WithoutAPI)
 	ocitest.Index(t, site.Open(t, "shop/app"), manifest.ReferrerTag(v.index, ".sig"), "other", "amd64")
-	_, err := Prepare(t.Context(), []*verify.Bundle{open(t, path)}, SeedOptions{Client: ocitest.Client(), Target: Target{site.Addr, ""}, Progress: progress.Discard})
+	_, err := Prepare(t.Context(), []*verify.Bundle{open(t, path)}, SeedOptions{Client: ocitest.Client(), Target: Target{Registry: site.Addr, Prefix: ""}, Progress: progress.Discard})
 	var refused *MergeError
 	if !errors.As(err, &refused) || !strings.HasSuffix(refused.Reference, ".sig") {
 		t.Fatalf("%v, want *MergeError", err)

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,10 @@ type SeedOptions struct {
 	// MoveTags allows tags that are there to be moved to another digest.
 	MoveTags bool
 	// Jobs is how many blobs move at the same time; 0 means DefaultJobs.
-	Jobs     int
+	Jobs int
+	// Held are repositories of the registry that hold the blobs of a bundle, by the bundle's path: it
+	// may lie in the registry itself.
+	Held     map[string]string
 	Progress progress.Reporter
 }
 
@@ -100,6 +104,8 @@ type Seeding struct {
 	blobs   map[string]*blobState
 	moves   []TagMove
 	abouts  []*about
+	// holders are paths of repositories that hold blobs, by digest, as the images say that are there.
+	holders map[string]string
 	// keep are configs of tagged referrers, by digest, as far as they have passed in a stream.
 	keep  map[string][]byte
 	mu    sync.Mutex
@@ -151,7 +157,7 @@ func Prepare(ctx context.Context, bundles []*verify.Bundle, o SeedOptions) (*See
 			return nil, err
 		}
 	}
-	s := &Seeding{bundles: bundles, o: o, blobs: map[string]*blobState{}, keep: map[string][]byte{}, stats: SeedResult{Registry: o.Target.String(), TagMoves: []TagMove{}, Images: []SeededImage{}}}
+	s := &Seeding{bundles: bundles, o: o, blobs: map[string]*blobState{}, holders: map[string]string{}, keep: map[string][]byte{}, stats: SeedResult{Registry: o.Target.String(), TagMoves: []TagMove{}, Images: []SeededImage{}}}
 	task := o.Progress.Start("asking the registry", int64(len(all)), progress.Items)
 	defer task.Done()
 	s.roots = make([]*rootState, len(all))
@@ -173,6 +179,9 @@ func Prepare(ctx context.Context, bundles []*verify.Bundle, o SeedOptions) (*See
 		}
 	}
 	if err := s.collectReferrers(); err != nil {
+		return nil, err
+	}
+	if err := s.findHolders(); err != nil {
 		return nil, err
 	}
 	if err := s.askBlobs(ctx); err != nil {
@@ -291,6 +300,35 @@ func (s *Seeding) wants(r *rootState, img *oci.Image) {
 	}
 }
 
+// findHolders notes where in the registry blobs are that others want: in the repositories of images
+// that are there already.
+func (s *Seeding) findHolders() error {
+	if len(s.blobs) == 0 {
+		return nil
+	}
+	for _, r := range s.roots {
+		for _, m := range append(slices.Clone(r.children), r.top) {
+			if oci.IsIndex(m.MediaType) || slices.ContainsFunc(r.missing, func(d manifest.Descriptor) bool { return d.Digest == m.Digest }) {
+				continue
+			}
+			raw, err := r.bundle.ReadBlob(m.Digest, manifest.MaxOCIManifestBytes)
+			if err != nil {
+				return err
+			}
+			img, err := oci.ParseImage(raw)
+			if err != nil {
+				return fmt.Errorf("image %q: %w", r.source, err)
+			}
+			for _, d := range append([]manifest.Descriptor{img.Config}, img.Layers...) {
+				if s.holders[d.Digest] == "" {
+					s.holders[d.Digest] = r.path
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // askBlobs finds out which blobs are there.
 func (s *Seeding) askBlobs(ctx context.Context) error {
 	list := make([]*blobState, 0, len(s.blobs))
@@ -313,6 +351,9 @@ func (s *Seeding) askBlobs(ctx context.Context) error {
 			}
 		}
 		b.need = need
+		if b.have == "" && len(need) > 0 {
+			b.have = cmp.Or(s.holders[b.Digest], s.o.Held[b.bundle.Path()])
+		}
 		s.mu.Lock()
 		s.stats.ExistingBlobs += existing
 		s.mu.Unlock()
@@ -387,6 +428,9 @@ func (s *Seeding) Run(ctx context.Context) (*SeedResult, error) {
 	}
 	task := report.Start("seeding", s.bytes(), progress.Bytes)
 	defer task.Done()
+	if err := s.checkPlaces(ctx); err != nil {
+		return nil, err
+	}
 	// Whether the registry takes sparse indexes is found out with the smallest one, not after
 	// hours of uploading.
 	if probe := s.smallestSparse(); probe != nil && !s.bundles[0].IsStream() {
@@ -420,6 +464,68 @@ func (s *Seeding) Run(ctx context.Context) (*SeedResult, error) {
 	}
 	return &s.stats, nil
 }
+
+// checkPlaces finds out which repositories do not take what they are to get, all of them at once, and
+// before hours of uploading: some registries want each to be made beforehand.
+func (s *Seeding) checkPlaces(ctx context.Context) error {
+	var repos []*rootState
+	seen := map[string]bool{}
+	for _, r := range s.roots {
+		if (len(r.missing) > 0 || len(r.tags) > 0) && !seen[r.path] {
+			seen[r.path] = true
+			repos = append(repos, r)
+		}
+	}
+	refused := &PlacesError{Registry: s.o.Target.Registry}
+	err := each(ctx, asking, repos, func(ctx context.Context, _ int, r *rootState) error {
+		err := r.repo.CheckPush(ctx)
+		reason := oci.RefusalOf(err)
+		if err == nil || reason == oci.RefusalOther {
+			return err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		refused.Places = append(refused.Places, Place{r.path, reason, err})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(refused.Places) > 0 {
+		sort.Slice(refused.Places, func(i, j int) bool { return refused.Places[i].Repository < refused.Places[j].Repository })
+		return refused
+	}
+	return nil
+}
+
+// Place is a repository that does not take what it is to get.
+type Place struct {
+	Repository string
+	Reason     oci.Refusal
+	Err        error
+}
+
+// PlacesError says that a registry refuses to take anything into some repositories. Nothing was sent.
+type PlacesError struct {
+	Registry string
+	Places   []Place
+}
+
+// Error lists the first of them, and quotes the registry on the very first.
+func (e *PlacesError) Error() string {
+	names := make([]string, 0, maxListed)
+	for _, p := range e.Places[:min(len(e.Places), maxListed)] {
+		names = append(names, p.Repository)
+	}
+	text := fmt.Sprintf("registry %s takes nothing into %s", e.Registry, strings.Join(names, ", "))
+	if n := len(e.Places) - len(names); n > 0 {
+		text += fmt.Sprintf(" and %d more", n)
+	}
+	return fmt.Sprintf("%s: %v", text, e.Places[0].Err)
+}
+
+// Unwrap returns the answer for the first of them.
+func (e *PlacesError) Unwrap() error { return e.Places[0].Err }
 
 func (s *Seeding) jobs() int {
 	if s.o.Jobs <= 0 {
@@ -463,7 +569,7 @@ func (s *Seeding) send(ctx context.Context, some []*rootState, task progress.Tas
 		}
 	}
 	err := each(ctx, jobs, list, func(ctx context.Context, _ int, b *blobState) error {
-		open := func() (io.ReadCloser, error) { return b.bundle.Blob(b.Digest) }
+		open := oci.FromStart(func() (io.ReadCloser, error) { return b.bundle.Blob(b.Digest) })
 		return s.sendBlob(ctx, b, wanted[b.Digest], open, task)
 	})
 	if err != nil {
@@ -474,7 +580,7 @@ func (s *Seeding) send(ctx context.Context, some []*rootState, task progress.Tas
 
 // sendBlob brings one blob to those of its repositories that lack it: over the wire once, then
 // mounted from one to the next.
-func (s *Seeding) sendBlob(ctx context.Context, b *blobState, paths map[string]bool, open func() (io.ReadCloser, error), task progress.Task) error {
+func (s *Seeding) sendBlob(ctx context.Context, b *blobState, paths map[string]bool, open func(offset int64) (io.ReadCloser, error), task progress.Task) error {
 	var later []*rootState
 	for _, r := range b.need {
 		if !paths[r.path] {

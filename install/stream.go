@@ -1,12 +1,12 @@
 package install
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 
+	"github.com/sealift/sealift/internal/oci"
 	"github.com/sealift/sealift/internal/progress"
 	"github.com/sealift/sealift/manifest"
 	"github.com/sealift/sealift/verify"
@@ -16,12 +16,12 @@ const (
 	// maxBuffered is the most bytes of a blob of a stream that are kept in memory while it is
 	// sent, so that sending can be tried again. Larger ones are sent as they come.
 	maxBuffered = 8 << 20
+	// window is how many bytes of a larger one are kept, so that an upload which broke off can go on:
+	// more than what may be lost between two computers' buffers.
+	window = 16 << 20
 	// maxFailures is how many blobs in a row may fail before the rest is not tried any more.
 	maxFailures = 3
 )
-
-// errPassed is why a blob of a stream cannot be sent again.
-var errPassed = errors.New("its bytes have passed and cannot be sent again")
 
 // StreamError says which blobs of a stream could not be sent. All others were, where the registry
 // let them, since a stream may be hard to get a second time.
@@ -82,21 +82,15 @@ func (s *Seeding) sendStream(ctx context.Context, task progress.Task) error {
 	return nil
 }
 
-// opener gives a blob as often as its bytes can be kept: always for small ones, else once.
-func opener(blob manifest.Blob, content io.Reader) (func() (io.ReadCloser, error), error) {
+// opener gives a blob as often as its bytes can be kept: always for small ones, else as far back as
+// window reaches.
+func opener(blob manifest.Blob, content io.Reader) (func(offset int64) (io.ReadCloser, error), error) {
 	if blob.Size <= maxBuffered {
 		raw, err := io.ReadAll(content)
 		if err != nil {
 			return nil, err
 		}
-		return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil }, nil
+		return oci.FromBytes(raw), nil
 	}
-	opened := false
-	return func() (io.ReadCloser, error) {
-		if opened {
-			return nil, errPassed
-		}
-		opened = true
-		return io.NopCloser(content), nil
-	}, nil
+	return oci.FromStream(content, blob.Size, window), nil
 }

@@ -18,6 +18,8 @@ type Target struct {
 	Registry string
 	// Prefix is put before the path of every repository; it may be empty.
 	Prefix string
+	// Names say what comes after it.
+	Names Names
 }
 
 // TargetError says that a text names no place in a registry.
@@ -25,7 +27,12 @@ type TargetError struct{ Text string }
 
 // Error quotes the text.
 func (e *TargetError) Error() string {
-	return fmt.Sprintf("registry %q is not written as HOST[:PORT][/PREFIX], with a dot or a port in the host", e.Text)
+	text := e.Text
+	// What stands before an @ would be a password.
+	if i := strings.LastIndex(text, "@"); i >= 0 {
+		text = "…" + text[i:]
+	}
+	return fmt.Sprintf("registry %q is not written as HOST[:PORT][/PREFIX], with a dot or a port in the host", text)
 }
 
 var (
@@ -42,7 +49,7 @@ func ParseTarget(text string) (Target, error) {
 	if !isHost || !hostPattern.MatchString(host) || slash && prefix != "" && !pathPattern.MatchString(prefix) {
 		return Target{}, &TargetError{text}
 	}
-	return Target{host, prefix}, nil
+	return Target{Registry: strings.ToLower(host), Prefix: prefix}, nil
 }
 
 // String returns the target as it was written.
@@ -180,8 +187,12 @@ func roots(m *manifest.Manifest, t Target, mode IndexMode, taken map[string]*roo
 		if err != nil {
 			return nil, err
 		}
+		path, tag, err := t.place(ref.Registry, ref.Repository, ref.Tag)
+		if err != nil {
+			return nil, err
+		}
 		r := &root{
-			source: img.Source, path: t.path(ref.Repository), tag: ref.Tag,
+			source: img.Source, path: path, tag: tag,
 			top:      manifest.Descriptor{Digest: img.Digest, MediaType: img.MediaType, Size: img.Size},
 			original: img.Digest, referrers: img.Referrers,
 		}
@@ -200,9 +211,12 @@ func roots(m *manifest.Manifest, t Target, mode IndexMode, taken map[string]*roo
 	for i := range m.Charts {
 		c := &m.Charts[i]
 		name := "charts/" + strings.ToLower(c.Name)
+		path, tag, err := t.place("", name, strings.ReplaceAll(c.Version, "+", "_"))
+		if err != nil {
+			return nil, err
+		}
 		if err := add(&root{
-			source: name + ":" + c.Version, path: t.path(name),
-			tag: strings.ReplaceAll(c.Version, "+", "_"), top: c.Manifest, original: c.Manifest.Digest, referrers: c.Referrers,
+			source: name + ":" + c.Version, path: path, tag: tag, top: c.Manifest, original: c.Manifest.Digest, referrers: c.Referrers,
 		}); err != nil {
 			return nil, err
 		}

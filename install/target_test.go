@@ -10,12 +10,12 @@ import (
 
 func TestParseTarget(t *testing.T) {
 	for text, want := range map[string]Target{
-		"registry.site.example:5000":        {"registry.site.example:5000", ""},
-		"registry.site.example/mirror/shop": {"registry.site.example", "mirror/shop"},
-		"127.0.0.1:5000/":                   {"127.0.0.1:5000", ""},
-		"[::1]:5000/a":                      {"[::1]:5000", "a"},
+		"registry.site.example:5000":        {Registry: "registry.site.example:5000"},
+		"registry.site.example/mirror/shop": {Registry: "registry.site.example", Prefix: "mirror/shop"},
+		"127.0.0.1:5000/":                   {Registry: "127.0.0.1:5000"},
+		"[::1]:5000/a":                      {Registry: "[::1]:5000", Prefix: "a"},
 	} {
-		if got, err := ParseTarget(text); err != nil || got != want {
+		if got, err := ParseTarget(text); err != nil || got.Registry != want.Registry || got.Prefix != want.Prefix {
 			t.Errorf("ParseTarget(%q) = %+v, %v", text, got, err)
 		}
 	}
@@ -43,7 +43,7 @@ func TestNamesAtTheSite(t *testing.T) {
 		},
 		Charts: []manifest.Chart{{Name: "Shop", Version: "1.2.3+x", Manifest: manifest.Descriptor{Digest: digest("4")}}},
 	}
-	all, err := roots(m, Target{"site:5000", "mirror"}, "", map[string]*root{})
+	all, err := roots(m, Target{Registry: "site:5000", Prefix: "mirror"}, "", map[string]*root{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestNamesAtTheSite(t *testing.T) {
 	}
 	owned := map[string]bool{}
 	for i, r := range all {
-		if got := r.reference(Target{"site:5000", "mirror"}); got != want[i] {
+		if got := r.reference(Target{Registry: "site:5000", Prefix: "mirror"}); got != want[i] {
 			t.Errorf("%q, want %q", got, want[i])
 		}
 		if owned[r.owned] || len(r.owned) > 128 || !strings.HasPrefix(r.owned, "sealift.shop.1.0.0_build.7.") {

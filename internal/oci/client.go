@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +32,10 @@ type Options struct {
 	// Transport carries the requests. Required: which proxies and dialers are right depends
 	// on the side of the gap.
 	Transport http.RoundTripper
+	// PrivateTokenServers says that a registry may send us for tokens to private and link-local
+	// addresses that are not its own. It is for a Transport that decides itself whom it connects to
+	// (WithDialer): else a registry could have any host of this network asked.
+	PrivateTokenServers bool
 	// PlainHTTP lists hosts (with port, if any) that are spoken to without TLS. Loopback
 	// addresses always are.
 	PlainHTTP []string
@@ -44,9 +46,17 @@ type Options struct {
 	// PerHost is how many small requests (for manifests, configs, lists) are under way at a time
 	// to one host; 0 for 48. The bodies of blobs do not count.
 	PerHost int
+	// Uploads is how many blobs are on their way to one host at a time; 0 for 16. Both numbers are
+	// the most: there are fewer while a host says that it is asked too much.
+	Uploads int
+	// Budget says how much is borne of a host.
+	Budget Budget
 	// Waiting, if set, is told when a host wants to be left alone for a while, and is. It is
 	// called by several goroutines at a time.
 	Waiting func(host string, d time.Duration)
+	// Away, if set, is told once when a host that has answered before cannot be reached any more and
+	// is waited for. It is called as Waiting is.
+	Away func(host string, err error)
 }
 
 // Client talks to registries.
@@ -71,7 +81,8 @@ type repoEntry struct {
 func NewClient(o Options) *Client {
 	c := &Client{o: o, plain: o.plainHosts(), hosts: newHosts(o), repos: map[string]*repoEntry{}}
 	polite := &politeTransport{o.Transport, c.hosts}
-	c.base = transport.NewUserAgent(&challenges{inner: guard{polite, c.plain}, answers: map[string]*answer{}}, o.UserAgent)
+	tokens := newTokenServers(guard{polite, c.plain}, o.PrivateTokenServers)
+	c.base = transport.NewUserAgent(rewinding{&challenges{inner: tokens, answers: map[string]*answer{}}}, o.UserAgent)
 	return c
 }
 
@@ -90,40 +101,15 @@ type TransportOption func(*http.Transport)
 // servers and storage that they send to, and to a proxy. address is "host:port", before any
 // name is resolved; what dial refuses is not looked up either.
 func WithDialer(dial func(ctx context.Context, network, address string) (net.Conn, error)) TransportOption {
-	return func(t *http.Transport) { t.DialContext = dial }
-}
-
-// WithRootCAs makes the transport trust the certificate authorities in a PEM file, beside those of
-// the system. What is no certificate in there is an error.
-func WithRootCAs(pemBytes []byte) (TransportOption, error) {
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, fmt.Errorf("reading the system's certificate authorities: %w", err)
-	}
-	n := 0
-	for rest := pemBytes; ; n++ {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("reading certificate authorities: block %d is a %q, want a CERTIFICATE", n+1, block.Type)
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("reading certificate authorities: block %d: %w", n+1, err)
-		}
-		pool.AddCert(cert)
-	}
-	if n == 0 {
-		return nil, errors.New("reading certificate authorities: there is no certificate in PEM form")
-	}
 	return func(t *http.Transport) {
-		if t.TLSClientConfig == nil {
-			t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+		t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := dial(ctx, network, address)
+			if err != nil && ctx.Err() == nil && !isNet(err) {
+				err = permanentError{err} // dial's own word, and not the network's
+			}
+			return c, err
 		}
-		t.TLSClientConfig.RootCAs = pool
-	}, nil
+	}
 }
 
 // NewTransport returns a transport for registries. proxy decides which proxy a request takes;
@@ -157,13 +143,24 @@ type guard struct {
 }
 
 func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme == "http" && !g.plain[r.URL.Host] && !isLoopback(r.URL.Hostname()) {
+	allowed := g.plain[r.URL.Host] || isLoopback(r.URL.Hostname())
+	if r.URL.Scheme == "http" && !allowed {
 		if r.Body != nil {
 			_ = r.Body.Close() // the contract of RoundTripper; nothing was read from it
 		}
 		return nil, &PlainHTTPError{r.URL.Host}
 	}
-	return g.inner.RoundTrip(r)
+	resp, err := g.inner.RoundTrip(r)
+	var record tls.RecordHeaderError
+	if errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/" {
+		// As http.Client says it, which does not look into what we wrap.
+		err = http.ErrSchemeMismatch
+		if !allowed {
+			// It will not speak TLS the next time either. Where it may do without, that is tried next.
+			err = permanentError{err}
+		}
+	}
+	return resp, err
 }
 
 func isLoopback(host string) bool {
@@ -187,6 +184,12 @@ type Repository struct {
 	Registry, Path string
 	// noReferrersAPI is set once the registry has shown that it has none.
 	noReferrersAPI atomic.Bool
+	// mounts are the blobs that the registry says it has mounted, with the path that they are from.
+	mounts sync.Map
+	// auth is who we are there, mounters the sessions for mounting, by the path that is mounted from.
+	auth     authn.Authenticator
+	mu       sync.Mutex
+	mounters map[string]*mounter
 }
 
 // Repository opens registry/path for pulling or, where push is set, for pulling and pushing.
@@ -250,39 +253,23 @@ func (c *Client) open(ctx context.Context, registry, path string, push bool) (*R
 	var rt http.RoundTripper
 	err = host.small(ctx, func(ctx context.Context) (err error) {
 		rt, err = transport.NewWithContext(ctx, repo.Registry, auth, c.base, []string{repo.Scope(scope)})
-		return err
+		return ofToken(err)
 	})
 	if err != nil {
 		return nil, fail(doing, err)
 	}
 	return &Repository{
-		client: c, http: &http.Client{Transport: rt}, name: repo, host: host, at: at, mirrored: mirrored,
+		client: c, http: &http.Client{Transport: rt}, name: repo, host: host, at: at, mirrored: mirrored, auth: auth, mounters: map[string]*mounter{},
 		Registry: registry, Path: path,
 	}, nil
 }
 
 func (r *Repository) fail(doing, what string, err error) error {
-	// The library's words repeat the whole address of an upload, with the session's state in it.
-	var u *url.Error
-	if errors.As(err, &u) {
-		cause := u.Err
-		if errors.Is(cause, io.EOF) {
-			// For who reads a blob the end of a connection is not the end of the blob.
-			cause = fmt.Errorf("the connection was closed without an answer: %w", io.ErrUnexpectedEOF)
-		}
-		short := fmt.Errorf("%s: %w", strings.ToLower(u.Op), cause)
-		// Why nobody waited for another try must not be lost with the address.
-		for _, done := range []error{context.Canceled, context.DeadlineExceeded} {
-			if errors.Is(err, done) && !errors.Is(short, done) {
-				short = fmt.Errorf("%w after %w", done, short)
-			}
-		}
-		err = short
+	doing = fmt.Sprintf("%s %s of %s", doing, what, r.Path)
+	if there := r.name.RepositoryStr(); r.mirrored != "" && there != r.Path {
+		doing += ", there " + there
 	}
-	return &Error{
-		Side: r.client.o.Side, Registry: r.at, For: r.mirrored,
-		Doing: fmt.Sprintf("%s %s of %s", doing, what, r.Path), Err: err,
-	}
+	return &Error{Side: r.client.o.Side, Registry: r.at, For: r.mirrored, Doing: doing, Err: err}
 }
 
 func (r *Repository) url(format string, a ...any) string {
@@ -298,6 +285,10 @@ var accepted = strings.Join([]string{
 
 // do sends a request that has no body.
 func (r *Repository) do(ctx context.Context, method, target string, header http.Header) (*http.Response, error) {
+	return doWith(ctx, r.http, method, target, header)
+}
+
+func doWith(ctx context.Context, with *http.Client, method, target string, header http.Header) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, target, nil)
 	if err != nil {
 		return nil, err
@@ -305,7 +296,17 @@ func (r *Repository) do(ctx context.Context, method, target string, header http.
 	for k, v := range header {
 		req.Header[k] = v
 	}
-	return r.http.Do(req)
+	return sendWith(with, req)
+}
+
+func (r *Repository) send(req *http.Request) (*http.Response, error) { return sendWith(r.http, req) }
+
+func sendWith(with *http.Client, req *http.Request) (*http.Response, error) {
+	resp, err := with.Do(req)
+	if err != nil {
+		return nil, wire(err)
+	}
+	return resp, nil
 }
 
 // Content is a manifest or index: its descriptor and its bytes.
@@ -318,31 +319,65 @@ type Content struct {
 // identifier is a digest, it is compared. Errors are *Error.
 func (r *Repository) Manifest(ctx context.Context, identifier string) (*Content, error) {
 	var c *Content
-	err := r.host.small(ctx, func(ctx context.Context) error {
-		resp, err := r.do(ctx, http.MethodGet, r.url("manifests/%s", identifier), http.Header{"Accept": {accepted}})
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if err := transport.CheckError(resp, http.StatusOK); err != nil {
-			return err
-		}
-		raw, err := readLimited(resp.Body, manifest.MaxOCIManifestBytes)
-		if err != nil {
-			return err
-		}
-		c = &Content{Descriptor: manifest.Descriptor{
-			Digest: manifest.Digest(raw), Size: int64(len(raw)), MediaType: mediaType(resp, raw),
-		}, Raw: raw}
-		if strings.HasPrefix(identifier, "sha256:") && c.Digest != identifier {
-			return &DigestError{c.Digest, identifier}
-		}
-		return nil
+	err := r.host.retry(ctx, r.host.smalls, func() (err error) {
+		c, err = r.readManifest(ctx, identifier)
+		return err
 	})
 	if err != nil {
 		return nil, r.fail("reading", "manifest "+identifier, err)
 	}
 	return c, nil
+}
+
+// readManifest is one try of Manifest.
+func (r *Repository) readManifest(ctx context.Context, identifier string) (*Content, error) {
+	c, named, err := r.getManifest(ctx, identifier)
+	if err != nil {
+		return nil, err
+	}
+	byDigest := strings.HasPrefix(identifier, "sha256:")
+	if byDigest {
+		named = identifier
+	}
+	if says := manifest.CheckDigest(named) == nil; !says || c.Digest == named {
+		return c, nil
+	}
+	if !byDigest {
+		// Either it was spoiled on its way, or the registry names digests of its own.
+		proven, _, err := r.getManifest(ctx, named)
+		if IsNotFound(err) {
+			proven, named, err = c, c.Digest, nil
+		}
+		if err != nil || proven.Digest == named {
+			return proven, err
+		}
+	}
+	return nil, &DigestError{c.Digest, named}
+}
+
+// getManifest returns also the digest that the registry says it is.
+func (r *Repository) getManifest(ctx context.Context, identifier string) (c *Content, named string, err error) {
+	resp, err := r.watched(ctx, r.host.budget.Answer, func(ctx context.Context) (*http.Response, error) {
+		resp, err := r.do(ctx, http.MethodGet, r.url("manifests/%s", identifier), http.Header{"Accept": {accepted}})
+		if err != nil {
+			return nil, err
+		}
+		if err := check(resp, http.StatusOK); err != nil {
+			return nil, errors.Join(err, resp.Body.Close())
+		}
+		return resp, nil
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close()
+	raw, err := readLimited(resp.Body, manifest.MaxOCIManifestBytes)
+	if err != nil {
+		return nil, "", err
+	}
+	return &Content{Descriptor: manifest.Descriptor{
+		Digest: manifest.Digest(raw), Size: int64(len(raw)), MediaType: mediaType(resp, raw),
+	}, Raw: raw}, resp.Header.Get("Docker-Content-Digest"), nil
 }
 
 // mediaType is the one in the document, since that is what the digest covers; else the
@@ -358,7 +393,7 @@ func mediaType(resp *http.Response, raw []byte) string {
 func readLimited(r io.Reader, limit int64) ([]byte, error) {
 	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
-		return nil, err
+		return nil, &wireError{err: err}
 	}
 	if int64(len(raw)) > limit {
 		return nil, &TooLargeError{limit}
@@ -383,7 +418,7 @@ func (r *Repository) ManifestDigest(ctx context.Context, identifier string) (str
 		if resp.StatusCode == http.StatusNotFound || byDigest && resp.StatusCode == http.StatusForbidden {
 			return nil
 		}
-		if err := transport.CheckError(resp, http.StatusOK); err != nil {
+		if err := check(resp, http.StatusOK); err != nil {
 			return err
 		}
 		digest = resp.Header.Get("Docker-Content-Digest")
@@ -418,8 +453,8 @@ func (r *Repository) ManifestDigest(ctx context.Context, identifier string) (str
 // ReadBlob reads a small blob into memory and checks its digest and size.
 func (r *Repository) ReadBlob(ctx context.Context, d manifest.Descriptor, limit int64) ([]byte, error) {
 	var raw []byte
-	err := r.host.small(ctx, func(ctx context.Context) error {
-		body, err := r.openBlob(ctx, d, 0)
+	err := r.host.retry(ctx, r.host.smalls, func() error {
+		body, _, err := r.openBlob(ctx, d, 0)
 		if err != nil {
 			return err
 		}
@@ -443,8 +478,15 @@ func (r *Repository) ReadBlob(ctx context.Context, d manifest.Descriptor, limit 
 
 // HasBlob reports whether the repository has the blob.
 func (r *Repository) HasBlob(ctx context.Context, digest string) (bool, error) {
-	found := false
-	err := r.host.small(ctx, func(ctx context.Context) error {
+	found, err := r.hasBlob(ctx, digest)
+	if err != nil {
+		return false, r.fail("looking for", "blob "+digest, err)
+	}
+	return found, nil
+}
+
+func (r *Repository) hasBlob(ctx context.Context, digest string) (found bool, err error) {
+	err = r.host.small(ctx, func(ctx context.Context) error {
 		resp, err := r.do(ctx, http.MethodHead, r.url("blobs/%s", digest), nil)
 		if err != nil {
 			return err
@@ -453,174 +495,13 @@ func (r *Repository) HasBlob(ctx context.Context, digest string) (bool, error) {
 		if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusForbidden {
 			return nil // see ManifestDigest
 		}
-		if err := transport.CheckError(resp, http.StatusOK); err != nil {
+		if err := check(resp, http.StatusOK); err != nil {
 			return err
 		}
 		found = true
 		return nil
 	})
-	if err != nil {
-		return false, r.fail("looking for", "blob "+digest, err)
-	}
-	return found, nil
-}
-
-// PutBlob uploads a blob, or mounts it from the repository from (same registry; empty for
-// none). open gives the blob's bytes from the start and is called again for each try; sent is
-// told how many more bytes have gone out, or fewer where a try begins anew. It reports whether
-// the blob was mounted, so that nothing was sent.
-func (r *Repository) PutBlob(ctx context.Context, d manifest.Descriptor, from string, open func() (io.ReadCloser, error), sent func(int64)) (mounted bool, err error) {
-	u := &upload{open: open, sent: sent}
-	var last error
-	err = retry(ctx, func() (err error) {
-		defer func() {
-			if u.failure() == nil {
-				last = err
-			}
-		}()
-		location, ok, err := r.startUpload(ctx, d, from)
-		if err != nil || ok {
-			mounted = ok
-			return err
-		}
-		err = r.finishUpload(ctx, location, d, u)
-		if broken := u.failure(); broken != nil {
-			return permanentError{broken}
-		}
-		return err
-	})
-	switch broken := u.failure(); {
-	case broken != nil && last != nil:
-		// The source could not be read once more, after the registry had made that necessary.
-		return false, errors.Join(r.fail("uploading", "blob "+d.Digest, last), broken)
-	case broken != nil:
-		return false, broken
-	case err != nil:
-		return false, r.fail("uploading", "blob "+d.Digest, err)
-	}
-	return mounted, nil
-}
-
-func (r *Repository) startUpload(ctx context.Context, d manifest.Descriptor, from string) (location string, mounted bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	target := r.url("blobs/uploads/")
-	mounting := from != "" && from != r.Path
-	if mounting {
-		target += "?" + url.Values{"mount": {d.Digest}, "from": {from}}.Encode()
-	}
-	resp, err := r.do(ctx, http.MethodPost, target, nil)
-	if err != nil {
-		return "", false, err
-	}
-	defer resp.Body.Close()
-	if err := transport.CheckError(resp, http.StatusAccepted, http.StatusCreated); err != nil {
-		if mounting && !temporary(err) {
-			// A mount only saves work: some registries answer it with 403, 404 or 405.
-			return r.startUpload(ctx, d, "")
-		}
-		return "", false, err
-	}
-	if mounting && resp.StatusCode == http.StatusCreated {
-		return "", true, nil
-	}
-	location = resp.Header.Get("Location")
-	u, err := resp.Request.URL.Parse(location)
-	if err != nil || location == "" {
-		return "", false, permanentError{errors.New("the registry named no usable place for the upload")}
-	}
-	q := u.Query()
-	q.Set("digest", d.Digest)
-	u.RawQuery = q.Encode()
-	return u.String(), false, nil
-}
-
-// upload is one blob on its way, over all tries.
-type upload struct {
-	open func() (io.ReadCloser, error)
-	sent func(int64)
-
-	mu      sync.Mutex
-	body    *uploadBody // the newest one; only its bytes count
-	counted int64
-	err     error // why the source could not be read
-}
-
-// failure is why the source could not be read, if so.
-func (u *upload) failure() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.err
-}
-
-// begin returns a body that starts anew.
-func (u *upload) begin() *uploadBody {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.sent(-u.counted)
-	u.counted, u.body = 0, &uploadBody{upload: u}
-	return u.body
-}
-
-// uploadBody is the body of one try. The transport may close it while it is still being read,
-// and read it after the request has ended.
-type uploadBody struct {
-	upload *upload
-	r      io.ReadCloser
-	closed bool
-}
-
-func (b *uploadBody) Read(p []byte) (int, error) {
-	u := b.upload
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if b.closed || u.body != b {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	if b.r == nil && u.err == nil {
-		b.r, u.err = u.open()
-	}
-	if u.err != nil {
-		return 0, u.err
-	}
-	n, err := b.r.Read(p)
-	u.counted += int64(n)
-	u.sent(int64(n))
-	if err != nil && !errors.Is(err, io.EOF) {
-		u.err = err
-	}
-	return n, err
-}
-
-// Close closes the source of this try.
-func (b *uploadBody) Close() error {
-	b.upload.mu.Lock()
-	defer b.upload.mu.Unlock()
-	b.closed = true
-	if b.r == nil {
-		return nil
-	}
-	r := b.r
-	b.r = nil
-	return r.Close()
-}
-
-func (r *Repository) finishUpload(ctx context.Context, location string, d manifest.Descriptor, u *upload) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, location, nil)
-	if err != nil {
-		return err
-	}
-	if d.Size > 0 {
-		req.Body, req.ContentLength = u.begin(), d.Size
-		req.GetBody = func() (io.ReadCloser, error) { return u.begin(), nil }
-	}
-	req.Header.Set("Content-Type", "application/octet-stream")
-	resp, err := r.http.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	return transport.CheckError(resp, http.StatusCreated, http.StatusNoContent)
+	return found, err
 }
 
 // PutManifest stores a manifest or index under a tag or its digest. The caller has proven raw
@@ -638,12 +519,17 @@ func (r *Repository) putManifest(ctx context.Context, identifier string, c *Cont
 			return err
 		}
 		req.Header.Set("Content-Type", c.MediaType)
-		resp, err := r.http.Do(req)
+		resp, err := r.send(req)
 		if err != nil {
 			return err
 		}
 		defer resp.Body.Close()
-		if err := transport.CheckError(resp, http.StatusCreated, http.StatusOK, http.StatusAccepted); err != nil {
+		err = check(resp, http.StatusCreated, http.StatusOK, http.StatusAccepted)
+		if statusOf(err) == http.StatusBadRequest {
+			// What the caller has proven may have been spoiled on its way.
+			return garbledError{err}
+		}
+		if err != nil {
 			return err
 		}
 		if got := resp.Header.Get("Docker-Content-Digest"); got != "" && got != c.Digest {
@@ -653,7 +539,28 @@ func (r *Repository) putManifest(ctx context.Context, identifier string, c *Cont
 		return nil
 	})
 	if err != nil {
-		return "", r.fail("storing", "manifest "+identifier, err)
+		return "", r.fail("storing", "manifest "+identifier, r.unmounted(err))
 	}
 	return subject, nil
+}
+
+// unmounted says of a manifest that was refused for a blob which the registry has mounted that this
+// is why.
+func (r *Repository) unmounted(err error) error {
+	var t *transport.Error
+	if !IsMissingContent(err) || !errors.As(err, &t) {
+		return err
+	}
+	details := ""
+	for _, d := range t.Errors {
+		details += fmt.Sprintln(d.Message, d.Detail)
+	}
+	r.mounts.Range(func(digest, from any) bool {
+		missing := strings.Contains(details, fmt.Sprint(digest))
+		if missing {
+			err = &MountError{Digest: fmt.Sprint(digest), From: fmt.Sprint(from), Err: err}
+		}
+		return !missing
+	})
+	return err
 }

@@ -66,6 +66,8 @@ type BusyError struct {
 	Err error
 	// opens is closed when the time has passed; nil where that takes too long.
 	opens <-chan struct{}
+	// answer says that this request was answered so; else it was not sent.
+	answer bool
 }
 
 // Error names host and time, and quotes the refusal.
@@ -75,6 +77,23 @@ func (e *BusyError) Error() string {
 
 // Unwrap returns the refusal.
 func (e *BusyError) Unwrap() error { return e.Err }
+
+// MountError says that a registry has not got a blob that it said it had mounted.
+type MountError struct {
+	Digest string
+	// From is the path of the repository that the blob is in.
+	From string
+	// Err is its refusal of the manifest that names the blob.
+	Err error
+}
+
+// Error names the blob.
+func (e *MountError) Error() string {
+	return fmt.Sprintf("the registry said that it had mounted blob %s from %s, and has not: %v", e.Digest, e.From, e.Err)
+}
+
+// Unwrap returns the refusal.
+func (e *MountError) Unwrap() error { return e.Err }
 
 // ErrAbsent is wrapped where a file or directory has not got what was asked for.
 var ErrAbsent = errors.New("it is not there")

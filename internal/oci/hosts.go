@@ -2,50 +2,56 @@ package oci
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
-
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
 const (
 	// defaultPerHost is Options.PerHost where that is 0: enough for 200 images to take as long as
 	// some, few enough that no registry takes it for an attack.
 	defaultPerHost = 48
-	// pause is for how long a host is left alone that has had too much and names no time.
-	pause = time.Second
-	// maxRefusal bounds the words of a refusal, in bytes.
-	maxRefusal = 64 << 10
+	// defaultUploads is Options.Uploads where that is 0.
+	defaultUploads = 16
 )
 
 // hosts are those that are spoken to, each with what is under way there.
 type hosts struct {
-	perHost int
-	waiting func(host string, d time.Duration)
+	perHost, uploads int
+	budget           Budget
+	waiting          func(host string, d time.Duration)
+	away             func(host string, err error)
 
 	mu sync.Mutex
 	m  map[string]*host
 }
 
 func newHosts(o Options) *hosts {
-	perHost := o.PerHost
-	if perHost <= 0 {
-		perHost = defaultPerHost
+	h := &hosts{perHost: o.PerHost, uploads: o.Uploads, budget: o.Budget.withDefaults(), waiting: o.Waiting, away: o.Away, m: map[string]*host{}}
+	if h.perHost <= 0 {
+		h.perHost = defaultPerHost
 	}
-	return &hosts{perHost: perHost, waiting: o.Waiting, m: map[string]*host{}}
+	if h.uploads <= 0 {
+		h.uploads = defaultUploads
+	}
+	return h
 }
 
 func (h *hosts) of(name string) *host {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.m[name] == nil {
-		h.m[name] = &host{name: name, waiting: h.waiting, slots: make(chan struct{}, h.perHost)}
+		h.m[name] = &host{
+			name: name, budget: h.budget, waiting: h.waiting, away: h.away,
+			smalls: newLimiter(h.perHost), uploads: newLimiter(h.uploads), health: newHealth(h.budget),
+		}
 	}
 	return h.m[name]
 }
@@ -53,8 +59,16 @@ func (h *hosts) of(name string) *host {
 // host is one that is spoken to.
 type host struct {
 	name    string
+	budget  Budget
 	waiting func(host string, d time.Duration)
-	slots   chan struct{}
+	away    func(host string, err error)
+	// smalls are requests without a payload, uploads those with one.
+	smalls, uploads *limiter
+	health          *health
+	// chunk is how much of a blob the host takes in one request, as far as that is known; 0 for all.
+	// noPatch is set once it has shown that it takes blobs only whole.
+	chunk   atomic.Int64
+	noPatch atomic.Bool
 
 	mu sync.Mutex
 	// refusals counts those whose time has not passed, opens is closed with the last of them.
@@ -64,31 +78,6 @@ type host struct {
 	// last what it said then.
 	longest time.Duration
 	last    error
-}
-
-// enter waits until there are fewer requests under way than there may be; leave ends this one.
-func (h *host) enter(ctx context.Context) (leave func(), err error) {
-	select {
-	case h.slots <- struct{}{}:
-		return func() { <-h.slots }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// small is retry for requests without a payload, of which only so many are sent to a host at a
-// time. Each gets answerTime, of which the time spent in the queue is no part.
-func (h *host) small(ctx context.Context, f func(context.Context) error) error {
-	return retry(ctx, func() error {
-		leave, err := h.enter(ctx)
-		if err != nil {
-			return err
-		}
-		defer leave()
-		attempt, cancel := context.WithTimeout(ctx, answerTime)
-		defer cancel()
-		return f(attempt)
-	})
 }
 
 // busy is why the host is not to be asked now, nil where it may be.
@@ -104,7 +93,10 @@ func (h *host) busy() *BusyError {
 // refused leaves the host alone for some time, which it has asked for in so many words or not.
 func (h *host) refused(d time.Duration, asked bool, cause error) *BusyError {
 	if d > longestWait {
-		return &BusyError{Host: h.name, Wait: d, Err: cause}
+		return &BusyError{Host: h.name, Wait: d, Err: cause, answer: true}
+	}
+	if asked {
+		h.health.excused(d)
 	}
 	h.mu.Lock()
 	if h.refusals == 0 {
@@ -114,7 +106,7 @@ func (h *host) refused(d time.Duration, asked bool, cause error) *BusyError {
 	// The requests that were under way are refused all at once: that is told once.
 	news := asked && d > h.longest
 	h.longest, h.last = max(h.longest, d), cause
-	busy := &BusyError{Host: h.name, Wait: d, Err: cause, opens: h.opens}
+	busy := &BusyError{Host: h.name, Wait: d, Err: cause, opens: h.opens, answer: true}
 	h.mu.Unlock()
 	time.AfterFunc(d, func() {
 		h.mu.Lock()
@@ -146,8 +138,16 @@ func (t *politeTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, busy
 	}
 	resp, err := t.inner.RoundTrip(r)
-	if err != nil || resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
-		return resp, err
+	if err != nil {
+		return nil, h.unreached(err)
+	}
+	if resp.StatusCode < http.StatusInternalServerError && resp.StatusCode != http.StatusTooManyRequests {
+		h.health.answered()
+	} else {
+		h.health.connected()
+	}
+	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+		return resp, nil
 	}
 	d, asked := retryAfter(resp.Header)
 	if !asked && resp.StatusCode == http.StatusServiceUnavailable {
@@ -158,13 +158,46 @@ func (t *politeTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		words = nil // the refusal counts, not its words
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(words))
-	cause := transport.CheckError(resp)
+	if resp.Request == nil {
+		resp.Request = r
+	}
+	cause := check(resp)
 	if !asked {
-		_ = h.refused(pause, false, cause) // the answer itself is told
+		_ = h.refused(h.budget.pause(), false, cause) // the answer itself is told
 		resp.Body = io.NopCloser(bytes.NewReader(words))
 		return resp, nil
 	}
-	return nil, h.refused(max(d, pause), true, cause)
+	return nil, h.refused(max(d, h.budget.pause()), true, cause)
+}
+
+// unreached says of an error what it means for the host: one that was there before may come back, and
+// one that has turned us away will do so again.
+func (h *host) unreached(err error) error {
+	if isAlert(err) && !h.health.known() {
+		return permanentError{err}
+	}
+	if !isDial(err) || !isUnreachable(err) {
+		return err
+	}
+	before, news := h.health.gone()
+	if !before {
+		return err
+	}
+	if news && h.away != nil {
+		h.away(h.name, err)
+	}
+	return &awayError{h, err}
+}
+
+// isUnreachable reports whether a dialing error is the network's, and not a refusal of the dialer's
+// own (WithDialer).
+func isUnreachable(err error) bool {
+	var (
+		errno syscall.Errno
+		dns   *net.DNSError
+		n     net.Error
+	)
+	return errors.As(err, &errno) || errors.As(err, &dns) || errors.As(err, &n) && n.Timeout()
 }
 
 // retryAfter reads the header Retry-After: seconds, or a date, which is compared with the server's

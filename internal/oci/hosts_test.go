@@ -196,10 +196,9 @@ func TestRetryAfterOnUpload(t *testing.T) {
 			}
 			return status(http.StatusCreated)
 		}, nil)
-		open := func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("content")), nil }
 		sent := int64(0)
 		begun := time.Now()
-		if _, err := repo.PutBlob(t.Context(), manifest.Descriptor{Digest: d1, Size: 7}, "", open, func(n int64) { sent += n }); err != nil || sent != 7 {
+		if _, err := repo.PutBlob(t.Context(), manifest.Descriptor{Digest: d1, Size: 7}, "", oci.FromBytes([]byte("content")), func(n int64) { sent += n }); err != nil || sent != 7 {
 			t.Errorf("%d bytes were sent, %v", sent, err)
 		}
 		if waited := time.Since(begun); waited < 40*time.Second || seen[http.MethodPut] != 2 {
@@ -247,7 +246,7 @@ func TestRetryAfterTooLong(t *testing.T) {
 			n++
 			return refuse(429)
 		}, nil)
-		if _, err := repo.Manifest(t.Context(), "1"); err == nil || !strings.Contains(err.Error(), "You have reached your pull rate limit.") || n != 5 {
+		if _, err := repo.Manifest(t.Context(), "1"); err == nil || !strings.Contains(err.Error(), "You have reached your pull rate limit.") || n != 9 {
 			t.Errorf("%d requests, %v", n, err)
 		}
 	})
@@ -509,7 +508,7 @@ func TestMirror(t *testing.T) {
 		_, err = repo.Manifest(ctx, "2")
 		var e *oci.Error
 		if !errors.As(err, &e) || e.Registry != mirror.Addr || e.For != registry ||
-			!strings.HasPrefix(err.Error(), "test registry "+mirror.Addr+" (for "+registry+"): reading manifest 2 of library/nginx: ") {
+			!strings.HasPrefix(err.Error(), "test registry "+mirror.Addr+" (for "+registry+"): reading manifest 2 of library/nginx, there cache/hub/library/nginx: ") {
 			t.Errorf("%v", err)
 		}
 	}
@@ -625,7 +624,7 @@ func TestHTTPClient(t *testing.T) {
 	})
 	t.Run("gives up", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			for code, want := range map[int]int{404: 1, 401: 1, 503: 5, 429: 5} {
+			for code, want := range map[int]int{404: 1, 401: 1, 503: 9, 429: 9} {
 				n := 0
 				c := oci.NewHTTPClient(oci.Options{Transport: web(func(*http.Request) *http.Response { n++; return refuse(code) })})
 				if got, err := get(t, c, "https://charts.example/index.yaml"); err != nil || got != fmt.Sprint(code, " ", refusal) || n != want {

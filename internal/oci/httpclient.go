@@ -3,7 +3,6 @@ package oci
 import (
 	"io"
 	"net/http"
-	"net/url"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 )
@@ -43,24 +42,27 @@ func (t *webTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead || r.Body != nil && r.Body != http.NoBody {
 		return t.send(out)
 	}
-	b := newBackoff()
+	b := t.hosts.of(r.URL.Host).backoff()
 	defer b.done()
 	for {
 		resp, err := t.send(out)
 		var cause error
 		switch {
 		case err != nil:
-			cause = &url.Error{Op: r.Method, URL: r.URL.Redacted(), Err: err}
+			cause = &wireError{err: err}
 		case temporaryStatus(resp.StatusCode):
 			cause = temporaryError{resp.StatusCode}
 		default:
 			return resp, nil
 		}
 		// An answer is kept open over the wait: the last one is the caller's.
-		if b.wait(r.Context(), cause) != nil {
-			return resp, err
-		}
-		if resp != nil {
+		gaveUp := b.wait(r.Context(), cause)
+		switch {
+		case gaveUp != nil && resp != nil:
+			return resp, nil
+		case gaveUp != nil:
+			return nil, gaveUp
+		case resp != nil:
 			_, _ = io.CopyN(io.Discard, resp.Body, maxRefusal) // for the connection to be of use again
 			_ = resp.Body.Close()
 		}
@@ -68,12 +70,21 @@ func (t *webTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (t *webTransport) send(r *http.Request) (*http.Response, error) {
-	leave, err := t.hosts.of(r.URL.Host).enter(r.Context())
+	h := t.hosts.of(r.URL.Host)
+	slot, err := h.smalls.enter(r.Context())
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
-	return t.inner.RoundTrip(r)
+	resp, err := t.inner.RoundTrip(r)
+	cause := err
+	if err == nil && temporaryStatus(resp.StatusCode) {
+		cause = temporaryError{resp.StatusCode}
+	}
+	slot.leave(cause)
+	if cause == nil {
+		h.health.well()
+	}
+	return resp, err
 }
 
 // authenticate adds the credentials for the host that the caller asked, unless the caller has.

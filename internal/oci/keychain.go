@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -34,6 +35,19 @@ func (e *HelperError) Error() string {
 	return fmt.Sprintf("the credentials of %q are kept by the program %q, as %q says, and no program may be run", e.Registry, e.Helper, e.File)
 }
 
+// HelperFailedError says that the program which keeps the credentials of a registry has not given
+// them. What it wrote is not told: it may be the credentials.
+type HelperFailedError struct {
+	Registry string // or "registry/repository", where that is what the file names
+	Helper   string // the program, "docker-credential-pass"
+	File     string // what names it
+}
+
+// Error names the registry, the program, and the file.
+func (e *HelperFailedError) Error() string {
+	return fmt.Sprintf("the program %q, which keeps the credentials of %q as %q says, failed", e.Helper, e.Registry, e.File)
+}
+
 // AuthFileError says that credentials cannot be read.
 type AuthFileError struct {
 	File string // a path, or the name of an environment variable
@@ -52,7 +66,7 @@ func (e *AuthFileError) Unwrap() error { return e.Err }
 // $DOCKER_AUTH_CONFIG; config.json in $DOCKER_CONFIG or ~/.docker; else
 // $REGISTRY_AUTH_FILE; else containers/auth.json in $XDG_RUNTIME_DIR, $XDG_CONFIG_HOME or
 // ~/.config. It is [authn.DefaultKeychain], which runs the credential helpers that these
-// files name.
+// files name. One that fails is a *[HelperFailedError].
 //
 // With noExec nothing can be run: the same places are read here, by code that knows no
 // programs, and a registry whose credentials a helper keeps is a *[HelperError], even if
@@ -60,9 +74,36 @@ func (e *AuthFileError) Unwrap() error { return e.Err }
 // cannot be read is an *[AuthFileError].
 func Keychain(noExec bool) authn.Keychain {
 	if !noExec {
-		return authn.DefaultKeychain
+		return runningKeychain{}
 	}
 	return inlineKeychain{}
+}
+
+// runningKeychain is that of the library, but for the words of its errors: they quote all that a
+// helper wrote, and parts of files.
+type runningKeychain struct{}
+
+// Resolve implements authn.Keychain.
+func (k runningKeychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
+	return k.ResolveContext(context.Background(), target)
+}
+
+// ResolveContext implements authn.ContextKeychain.
+func (runningKeychain) ResolveContext(ctx context.Context, target authn.Resource) (authn.Authenticator, error) {
+	found, err := authn.Resolve(ctx, authn.DefaultKeychain, target)
+	if err == nil {
+		return found, nil
+	}
+	// Who is to blame is known from the same files.
+	_, err = inlineKeychain{}.Resolve(target)
+	var helper *HelperError
+	switch {
+	case errors.As(err, &helper):
+		return nil, &HelperFailedError{helper.Registry, helper.Helper, helper.File}
+	case err != nil:
+		return nil, err
+	}
+	return nil, &AuthFileError{authFilePath(), errors.New("docker's library cannot make anything of it")}
 }
 
 // inlineKeychain finds the credentials that are written down.

@@ -330,7 +330,7 @@ func TestUploadIsTriedAgainFromTheStart(t *testing.T) {
 	content := bytes.Repeat([]byte("0123456789"), 100000)
 	d := manifest.Descriptor{Digest: manifest.Digest(content), Size: int64(len(content))}
 	faults.Store(2)
-	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }
+	open := oci.FromBytes(content)
 	if _, err := repo.PutBlob(ctx, d, "", open, func(int64) {}); err != nil {
 		t.Fatal(err)
 	}
@@ -342,14 +342,14 @@ func TestUploadIsTriedAgainFromTheStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mounted, err := other.PutBlob(ctx, d, "a/b", func() (io.ReadCloser, error) { t.Error("sent"); return open() }, func(int64) {})
+	mounted, err := other.PutBlob(ctx, d, "a/b", func(at int64) (io.ReadCloser, error) { t.Error("sent"); return open(at) }, func(int64) {})
 	if err != nil || !mounted {
 		t.Fatalf("%t, %v", mounted, err)
 	}
 	// A source that cannot be read is told at once, as what it is.
 	opened := 0
 	mine := errors.New("the medium is gone")
-	_, err = repo.PutBlob(ctx, manifest.Descriptor{Digest: d1, Size: 10}, "", func() (io.ReadCloser, error) { opened++; return nil, mine }, func(int64) {})
+	_, err = repo.PutBlob(ctx, manifest.Descriptor{Digest: d1, Size: 10}, "", func(int64) (io.ReadCloser, error) { opened++; return nil, mine }, func(int64) {})
 	if !errors.Is(err, mine) || opened != 1 {
 		t.Fatalf("opened %d times, %v", opened, err)
 	}

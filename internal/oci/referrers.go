@@ -128,7 +128,7 @@ func (r *Repository) referrersPage(ctx context.Context, target string, first boo
 		return nil, "", err
 	}
 	defer resp.Body.Close()
-	err = transport.CheckError(resp, http.StatusOK)
+	err = check(resp, http.StatusOK)
 	if first && slices.Contains(noAPI, resp.StatusCode) {
 		// A repository or an image that is not there yet says nothing about the registry.
 		if !contentUnknown(err) {
@@ -143,12 +143,13 @@ func (r *Repository) referrersPage(ctx context.Context, target string, first boo
 	if err != nil {
 		return nil, "", err
 	}
-	if first && !looksLikeIndex(raw) {
+	isIndex, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	if first && !looksLikeIndex(raw) && isIndex != string(types.OCIImageIndex) {
 		r.noReferrersAPI.Store(true)
 		return nil, "", errNoAPI
 	}
 	if list, err = parseReferrers(raw); err != nil {
-		return nil, "", permanentError{err}
+		return nil, "", garbledError{err}
 	}
 	next, err = nextPage(resp)
 	return list, next, err
@@ -299,7 +300,8 @@ func (r *Repository) PutReferrer(ctx context.Context, c *Content) error {
 	if subject == a.Subject {
 		return nil
 	}
-	b := newBackoff()
+	b := r.host.backoff()
+	defer b.done()
 	for {
 		listed, err := r.list(ctx, a, c)
 		if err != nil || listed {

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/distribution/reference"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
 // Bounds on a list of tags. Some registries ignore how many are asked for and give all at once.
@@ -53,7 +52,7 @@ func (r *Repository) tagsPage(ctx context.Context, target string) (tags []string
 		return nil, "", err
 	}
 	defer resp.Body.Close()
-	if err := transport.CheckError(resp, http.StatusOK); err != nil {
+	if err := check(resp, http.StatusOK); err != nil {
 		return nil, "", err
 	}
 	raw, err := readLimited(resp.Body, maxTagsPage)
@@ -64,7 +63,7 @@ func (r *Repository) tagsPage(ctx context.Context, target string) (tags []string
 		Tags []string `json:"tags"`
 	}
 	if err := json.Unmarshal(raw, &doc); err != nil {
-		return nil, "", permanentError{fmt.Errorf("parsing list of tags: %w", err)}
+		return nil, "", garbledError{fmt.Errorf("parsing list of tags: %w", err)}
 	}
 	next, err = nextPage(resp)
 	return slices.DeleteFunc(doc.Tags, func(t string) bool { return !validTag.MatchString(t) }), next, err

@@ -163,9 +163,8 @@ func marshal(t testing.TB, v any) []byte {
 // PutBlob stores a blob.
 func PutBlob(t testing.TB, repo *oci.Repository, content []byte) {
 	t.Helper()
-	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }
 	d := manifest.Descriptor{Digest: manifest.Digest(content), Size: int64(len(content))}
-	if _, err := repo.PutBlob(context.Background(), d, "", open, func(int64) {}); err != nil {
+	if _, err := repo.PutBlob(context.Background(), d, "", oci.FromBytes(content), func(int64) {}); err != nil {
 		t.Fatal(err)
 	}
 }
