@@ -15,6 +15,8 @@ type places struct {
 	// here are by names in the site's registry, which charts make that get the registry as a value; ""
 	// where a name may mean more than one image.
 	here map[string]string
+	// asWritten says that objects keep the names that they have: they are known, and lead to the images.
+	asWritten bool
 }
 
 // newPlaces is for images of m that have been, or will be, seeded to t.

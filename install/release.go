@@ -55,8 +55,11 @@ type Release struct {
 // Releases reads the charts and values of b, whose images have been, or will be, seeded as
 // images says. Errors of what the site says are *ParameterError.
 func Releases(b *verify.Bundle, images []SeededImage, site Site) ([]*Release, error) {
+	return releases(b, newPlaces(b.Manifest(), images, site.Target), site)
+}
+
+func releases(b *verify.Bundle, places *places, site Site) ([]*Release, error) {
 	m := b.Manifest()
-	places := newPlaces(m, images, site.Target)
 	texts, err := site.parameters(m)
 	if err != nil {
 		return nil, err
@@ -98,7 +101,8 @@ func Releases(b *verify.Bundle, images []SeededImage, site Site) ([]*Release, er
 // PostRender is what happens to rendered documents before they reach the cluster: images
 // point to the target registry, pinned by digest, and objects that hold data are kept when a
 // release goes. Hooks and tests pass here too. What only may be an image is rewritten where the
-// bundle carries it, and else left alone; so is what the vendor left out. Errors wrap *MissingImageError.
+// bundle carries it, and else left alone; so is what the vendor left out. Where the nodes have the
+// images under the vendor's names, all of these stay. Errors wrap *MissingImageError.
 func (r *Release) PostRender(docs []byte) ([]byte, error) {
 	docs, err := chart.RewriteImages(docs, func(use chart.Find) (string, error) {
 		ref, err := oci.Normalize(use.Reference)
@@ -109,6 +113,9 @@ func (r *Release) PostRender(docs []byte) ([]byte, error) {
 			return "", err
 		}
 		if to, ok := r.places.find(ref); ok {
+			if r.places.asWritten {
+				return use.Reference, nil
+			}
 			return to, nil
 		}
 		if use.Probable {

@@ -31,7 +31,7 @@ var (
 
 // Site is what a site says about the releases of a bundle.
 type Site struct {
-	// Target is where the images are.
+	// Target is where the images are; the zero value where they have the vendor's names.
 	Target Target
 	// Parameters are values by the names of parameters.
 	Parameters map[string]string
@@ -101,10 +101,20 @@ func (s Site) Say(m *manifest.Manifest) ([]Said, error) {
 	return list, nil
 }
 
+// setRegistry tells a chart in which registry the images are.
+func setRegistry(values map[string]any, mc *manifest.Chart, host, prefix string) error {
+	for _, rv := range mc.RegistryValues {
+		if err := chart.SetValue(values, rv.Path, rv.Value(host, prefix)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // apply sets what the site says in the values of a release.
 func (s Site) apply(values map[string]any, mc *manifest.Chart, m *manifest.Manifest, texts map[string]string) error {
-	for _, rv := range mc.RegistryValues {
-		if err := chart.SetValue(values, rv.Path, rv.Value(s.Target.Registry, s.Target.Prefix)); err != nil {
+	if s.Target.Registry != "" {
+		if err := setRegistry(values, mc, s.Target.Registry, s.Target.Prefix); err != nil {
 			return err
 		}
 	}

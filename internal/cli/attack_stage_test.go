@@ -126,7 +126,7 @@ type attempt struct {
 // run runs a command at the site.
 func (s *stage) run(a attempt) (code int, stdout, stderr string) {
 	s.t.Helper()
-	env := map[string]string{"HOME": s.dir, "SEALIFT_STATE": s.state}
+	env := map[string]string{"HOME": s.dir, "SEALIFT_STATE": s.state, "SEALIFT_CONFIG": filepath.Join(s.dir, "config.yaml")}
 	if a.state != "" {
 		env["SEALIFT_STATE"] = a.state
 	}

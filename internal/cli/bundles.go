@@ -17,10 +17,18 @@ import (
 // standardInput is what stands for a bundle that comes through a pipe.
 const standardInput = "-"
 
-// placesHelp is said by every command that reads bundles.
-const placesHelp = `BUNDLE is a file, any volume of one, the name that its volumes have in common, or a directory
+// filesHelp is said by every command that reads bundles in files.
+const filesHelp = `BUNDLE is a file, any volume of one, the name that its volumes have in common, or a directory
 with bundles. Volumes may lie in several directories: name them all, in any order. Of a
 volume that is in two of them the last one counts.`
+
+// remoteHelp is said by every command that reads bundles in registries; it gets the flags for that.
+const remoteHelp = `A bundle in a registry, where 'sealift push' has put it, is named
+oci://HOST[:PORT]/REPOSITORY:TAG, or …@DIGEST, and read there.`
+
+// placesHelp is said by every command that reads both.
+const placesHelp = filesHelp + `
+` + remoteHelp
 
 // streamHelp is said by those that read a stream, too.
 const streamHelp = `BUNDLE may be - for a stream on standard input.`
@@ -60,7 +68,7 @@ func (a *app) openAll(cmd *cobra.Command, args []string, p verify.Policy, open o
 		all = append(all, b)
 		return all, done, nil
 	}
-	found, err := verify.Find(args)
+	found, err := a.find(cmd, args)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -80,8 +88,21 @@ func (a *app) openAll(cmd *cobra.Command, args []string, p verify.Policy, open o
 	return all, done, nil
 }
 
-// findOne returns the one bundle that args name.
+// findOne returns the one bundle that args name, in files of this machine. *archive.RemoteError
+// where it is in a registry.
 func findOne(cmd *cobra.Command, args []string) (*verify.Files, error) {
+	if err := onlyFiles(args); err != nil {
+		return nil, err
+	}
+	return theOne(cmd, args, verify.Find)
+}
+
+// findOne returns the one bundle that args name, wherever it is.
+func (a *app) findOne(cmd *cobra.Command, args []string) (*verify.Files, error) {
+	return theOne(cmd, args, func(args []string) ([]*verify.Files, error) { return a.find(cmd, args) })
+}
+
+func theOne(cmd *cobra.Command, args []string, find func([]string) ([]*verify.Files, error)) (*verify.Files, error) {
 	stream, err := isStream(cmd, args)
 	if err == nil && stream {
 		err = &usageError{errors.New("this reads a bundle more than once, so it must be a file: save the stream first"), cmd.CommandPath()}
@@ -89,7 +110,7 @@ func findOne(cmd *cobra.Command, args []string) (*verify.Files, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := verify.Find(args)
+	found, err := find(args)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +122,7 @@ func findOne(cmd *cobra.Command, args []string) (*verify.Files, error) {
 
 // open proves and opens the one bundle that args name; done closes it.
 func (a *app) open(cmd *cobra.Command, args []string, p verify.Policy) (b *verify.Bundle, done func(*error), err error) {
-	f, err := findOne(cmd, args)
+	f, err := a.findOne(cmd, args)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -167,7 +188,7 @@ func (a *app) inspectWith(cmd *cobra.Command, args []string, p verify.Policy) (*
 		u, e, err := verify.InspectStream(cmd.Context(), verify.StreamName, newInterruptible(cmd.Context(), a.env.Stdin), p)
 		return u, e, interrupted(cmd.Context(), err)
 	}
-	f, err := findOne(cmd, args)
+	f, err := a.findOne(cmd, args)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -49,7 +49,7 @@ func TestKeyCeremony(t *testing.T) {
 		t.Helper()
 		cmd := exec.Command("sealift", args...)
 		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "HOME="+dir, "SEALIFT_STATE="+filepath.Join(dir, ".state"), "COSIGN_PASSWORD=secret")
+		cmd.Env = append(os.Environ(), "HOME="+dir, "SEALIFT_STATE="+filepath.Join(dir, ".state"), "SEALIFT_CONFIG="+filepath.Join(dir, ".config.yaml"), "COSIGN_PASSWORD=secret")
 		out, err := cmd.CombinedOutput()
 		var exit *exec.ExitError
 		if err != nil && !errors.As(err, &exit) {

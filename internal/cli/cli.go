@@ -22,6 +22,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
+
+	"github.com/sealift/sealift/internal/oci"
 )
 
 // version is stamped by the build (-ldflags -X).
@@ -36,6 +38,9 @@ type Env struct {
 	Now       func() time.Time
 	// Dial opens the connections of the isolated side; nil for the system's way.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Budget is how much is borne of registries before they are given up; its zero value has the
+	// defaults.
+	Budget oci.Budget
 	// Terminal reports whether standard error is a terminal.
 	Terminal bool
 	// ReadPassword asks at the terminal until its context ends; nil where there is none.
@@ -91,8 +96,11 @@ type app struct {
 	progress string
 	verbose  bool
 	noExec   bool
+	// reading is how bundles in registries are read.
+	reading reading
 	// secrets are never printed, whoever quotes them.
-	secrets []string
+	secrets secrets
+	waits   waits
 }
 
 // Run executes one command line and returns the exit code.
@@ -139,7 +147,7 @@ func (h hiding) Write(p []byte) (int, error) {
 }
 
 func (a *app) printError(err error, code int) {
-	text, advice := printable(a.hide(err.Error())), printable(a.hide(hint(err)))
+	text, advice := strings.TrimSpace(printable(a.hide(err.Error()))), printable(a.hide(hint(err)))
 	if len(text) > maxErrorText {
 		text = text[:maxErrorText] + " …"
 	}
@@ -211,8 +219,10 @@ interrupted. An exit status that is not listed means failure.`,
 		a.initCommand(), a.schemaCommand(), a.imagesCommand(), a.lockCommand(), a.keygenCommand(), a.packCommand(), a.inspectCommand(), a.verifyCommand(),
 		a.listCommand(), a.diffCommand(), a.extractCommand(), a.splitCommand(), a.joinCommand(), a.parityCommand(), a.repairCommand(),
 		a.signCommand(), a.publicKeyCommand(), a.trustCommand(), a.journalCommand(), a.rootCommand(),
-		a.seedCommand(), a.installCommand(), a.serveCommand(), a.versionCommand(),
+		a.seedCommand(), a.installCommand(), a.serveCommand(), a.pruneCommand(), a.mirrorsCommand(), a.loadCommand(), a.pushCommand(), a.pullCommand(), a.versionCommand(),
 	)
+	a.reading = newReading()
+	a.addRemoteFlags(root)
 	for _, c := range root.Commands() {
 		wrapArgs(c)
 	}

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"time"
 )
 
-// ForeignHostError says that the site's registry has sent us to a host that nobody has named.
+// ForeignHostError says that the site's registry has sent us to a host that nobody has named. Host has
+// a port where only that was not named.
 type ForeignHostError struct{ Host, Registry string }
 
 // Error names both.
@@ -16,19 +18,34 @@ func (e *ForeignHostError) Error() string {
 	return fmt.Sprintf("registry %s sends us to %q, a host that was not named", e.Registry, e.Host)
 }
 
-// dialer opens connections to the hosts that were named and to no other. Nothing is resolved that
-// it refuses.
-func (a *app) dialer(registry string, more []string) func(ctx context.Context, network, address string) (net.Conn, error) {
+// dialer opens connections to the hosts that were named and to no other: to the registry at its port,
+// which without one is that of HTTPS, and of HTTP where plain says that this is spoken with it; to
+// others of more at the port that they were named with, or at all. Nothing is resolved that it refuses.
+func (a *app) dialer(registry string, more, plain []string) func(ctx context.Context, network, address string) (net.Conn, error) {
 	dial := a.env.Dial
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 	}
-	allowed := []string{hostname(registry)}
+	host, port := hostPort(registry)
+	ports := []string{port}
+	if port == "" {
+		ports = []string{"443"}
+		if slices.Contains(plain, registry) || isLoopback(host) {
+			ports = append(ports, "80")
+		}
+	}
+	allowed := map[string][]string{host: ports} // "" is for all ports
 	for _, h := range more {
-		allowed = append(allowed, hostname(h))
+		name, port := hostPort(h)
+		allowed[name] = append(allowed[name], port)
 	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		if host := hostname(address); !slices.Contains(allowed, host) {
+		host, port := hostPort(address)
+		ports, known := allowed[host]
+		if !slices.Contains(ports, port) && !slices.Contains(ports, "") {
+			if known {
+				host = net.JoinHostPort(host, port)
+			}
 			// As a dialing error, so that nobody tries again.
 			return nil, &net.OpError{Op: "dial", Net: network, Err: &ForeignHostError{host, registry}}
 		}
@@ -36,10 +53,17 @@ func (a *app) dialer(registry string, more []string) func(ctx context.Context, n
 	}
 }
 
-// hostname takes the port off a host.
-func hostname(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		return h
+// hostPort is what a host is called, and its port where it has one.
+func hostPort(host string) (name, port string) {
+	name = host
+	if h, p, err := net.SplitHostPort(host); err == nil {
+		name, port = h, p
 	}
-	return host
+	return strings.ToLower(strings.Trim(name, "[]")), port
+}
+
+// isLoopback reports whether a host is this machine, which is spoken to without TLS.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }

@@ -55,7 +55,7 @@ func runIn(t *testing.T, dir string, dial func(context.Context, string, string) 
 	env := cli.Env{
 		Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Now: time.Now, Dial: dial,
 		LookupEnv: func(key string) (string, bool) {
-			v, ok := map[string]string{"COSIGN_PASSWORD": "", "SEALIFT_STATE": filepath.Join(dir, "state")}[key]
+			v, ok := map[string]string{"COSIGN_PASSWORD": "", "SEALIFT_STATE": filepath.Join(dir, "state"), "SEALIFT_CONFIG": filepath.Join(dir, "config.yaml")}[key]
 			return v, ok
 		},
 	}
@@ -90,17 +90,19 @@ func TestSeedDialsOnlyTheRegistry(t *testing.T) {
 	}
 }
 
-// TestSeedGoesNowhereElse: a registry that sends its clients to other hosts is not followed there,
-// unless the host is named.
+// TestSeedGoesNowhereElse: a registry that sends its clients to other hosts, or to other services of
+// its own host, is not followed there, unless that is named.
 func TestSeedGoesNowhereElse(t *testing.T) {
+	const host = "registry.site.invalid:5000"
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	var tokens string
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/token" {
 			fmt.Fprint(w, `{"token":"t"}`)
 			return
 		}
 		if r.Header.Get("Authorization") == "" {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="http://tokens.elsewhere.invalid:5000/token",service="site"`)
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="site"`, tokens))
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
@@ -108,21 +110,43 @@ func TestSeedGoesNowhereElse(t *testing.T) {
 	}))
 	defer site.Close()
 	dir := t.TempDir()
-	d := &dialed{to: site.Listener.Addr().String()}
 	bundle := packOne(t, dir)
-	args := []string{
-		"seed", "--key", filepath.Join(dir, "cosign.pub"), "--registry", "registry.site.invalid:5000", bundle,
-		"--plain-http", "registry.site.invalid:5000", "--plain-http", "tokens.elsewhere.invalid:5000",
-	}
-	code, _, stderr := d.run(t, dir, args...)
-	if code != cli.ExitRegistry || !strings.Contains(stderr, `sends us to "tokens.elsewhere.invalid"`) || !strings.Contains(stderr, "--allow-host tokens.elsewhere.invalid") {
-		t.Fatalf("exit code %d: %s", code, stderr)
-	}
-	if slices.Contains(d.addresses, "tokens.elsewhere.invalid:5000") {
-		t.Fatalf("dialed %v", d.addresses)
-	}
-	if code, _, stderr := d.run(t, dir, append(args, "--allow-host", "tokens.elsewhere.invalid")...); code != 0 {
-		t.Fatalf("exit code %d: %s", code, stderr)
+	for _, c := range []struct {
+		tokens, named string
+		allow         []string
+	}{
+		{"tokens.elsewhere.invalid:5000", "tokens.elsewhere.invalid", []string{"tokens.elsewhere.invalid", "tokens.elsewhere.invalid:5000"}},
+		{"registry.site.invalid:5001", "registry.site.invalid:5001", []string{"registry.site.invalid", "registry.site.invalid:5001"}},
+		{"registry.site.invalid", "registry.site.invalid:80", []string{"registry.site.invalid", "registry.site.invalid:80"}},
+	} {
+		tokens = c.tokens
+		d := &dialed{to: site.Listener.Addr().String()}
+		args := []string{
+			"seed", "--key", filepath.Join(dir, "cosign.pub"), "--registry", host, bundle,
+			"--plain-http", host, "--plain-http", tokens,
+		}
+		for _, allow := range []string{"", "other.invalid", c.named + "1"} {
+			args := args
+			if allow != "" {
+				args = append(args, "--allow-host", allow)
+			}
+			code, _, stderr := d.run(t, dir, args...)
+			if code != cli.ExitRegistry || !strings.Contains(stderr, fmt.Sprintf("sends us to %q", c.named)) || !strings.Contains(stderr, "--allow-host "+c.named+"\n") {
+				t.Fatalf("%s: exit code %d: %s", tokens, code, stderr)
+			}
+			if strings.Contains(stderr, "is waited for") {
+				t.Errorf("%s: %s", tokens, stderr)
+			}
+		}
+		slices.Sort(d.addresses)
+		if got := slices.Compact(d.addresses); len(got) != 1 || got[0] != host {
+			t.Fatalf("%s: dialed %v", tokens, got)
+		}
+		for _, allow := range c.allow {
+			if code, _, stderr := d.run(t, dir, append(args, "--allow-host", allow)...); code != 0 {
+				t.Fatalf("%s, --allow-host %s: exit code %d: %s", tokens, allow, code, stderr)
+			}
+		}
 	}
 }
 

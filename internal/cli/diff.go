@@ -55,7 +55,7 @@ at random differs each time. Values of Secrets are not shown. The payload is not
 Without --key, and without a policy of the site, nothing of it is proven, and it is said so;
 else the signatures of both are checked first.
 
-OLD and NEW may be two locks (sealift.lock) instead.`,
+OLD and NEW may be two locks (sealift.lock) instead. ` + remoteHelp,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.diff(cmd, args[0], args[1], &f) },
 	}
@@ -104,7 +104,7 @@ func (a *app) diff(cmd *cobra.Command, oldPath, newPath string, f *diffFlags) er
 	d := manifest.Compare(old.manifest, now.manifest)
 	result := &difference{side{old, old.size, d.Old}, side{now, now.size, d.New}, d, nil}
 	if !f.noObjects {
-		if result.Objects, err = compareObjects(cmd, oldPath, newPath, result); err != nil {
+		if result.Objects, err = a.compareObjects(cmd, oldPath, newPath, result); err != nil {
 			return err
 		}
 	}

@@ -49,9 +49,9 @@ func countObjects(releases []releaseObjects) (added, removed, changed int) {
 
 // compareObjects renders the charts that differ, those of both bundles, and compares their objects. What
 // cannot be read or rendered is said in the result.
-func compareObjects(cmd *cobra.Command, oldPath, newPath string, d *difference) (_ []releaseObjects, err error) {
+func (a *app) compareObjects(cmd *cobra.Command, oldPath, newPath string, d *difference) (_ []releaseObjects, err error) {
 	releases := []releaseObjects{}
-	old, now := &renderer{path: oldPath, digest: d.Old.Digest}, &renderer{path: newPath, digest: d.New.Digest}
+	old, now := &renderer{app: a, path: oldPath, digest: d.Old.Digest}, &renderer{app: a, path: newPath, digest: d.New.Digest}
 	defer func() { err = errors.Join(err, old.close(), now.close()) }()
 	compare := func(was, is *manifest.Chart) error {
 		r, err := compareRelease(cmd, old, now, was, is)
@@ -138,6 +138,7 @@ func compareRendered(old, now *manifest.Chart, before, after []byte) ([]chart.Ob
 
 // renderer renders the charts of a bundle.
 type renderer struct {
+	app *app
 	// path is where the bundle is, digest what was said about it.
 	path, digest string
 	bundle       *verify.Bundle
@@ -158,7 +159,7 @@ func (r *renderer) reopen(cmd *cobra.Command) (*verify.Bundle, error) {
 	if r.path == standardInput {
 		return nil, errors.New("of a stream, only the head is read")
 	}
-	f, err := findOne(cmd, []string{r.path})
+	f, err := r.app.findOne(cmd, []string{r.path})
 	if err != nil {
 		return nil, err
 	}

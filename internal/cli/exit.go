@@ -11,6 +11,8 @@ import (
 	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/internal/chart"
 	"github.com/sealift/sealift/internal/oci"
+	"github.com/sealift/sealift/internal/publish"
+	"github.com/sealift/sealift/internal/registry"
 	"github.com/sealift/sealift/internal/release"
 	"github.com/sealift/sealift/internal/site"
 	"github.com/sealift/sealift/internal/trust"
@@ -73,7 +75,7 @@ func exitCode(ctx context.Context, err error) int {
 		return ExitDisk
 	case anyOf(err, syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EFBIG):
 		return ExitDisk
-	case anyOf(err, archive.ErrNotBundle, manifest.ErrUnknownFormat), is[*archive.NoBundleError](err):
+	case anyOf(err, archive.ErrNotBundle, manifest.ErrUnknownFormat), is[*archive.NoBundleError](err), is[*publish.NotBundleError](err):
 		return ExitNotBundle
 	case is[*verify.UnsignedError](err):
 		return ExitUnsigned
@@ -87,10 +89,14 @@ func exitCode(ctx context.Context, err error) int {
 		return ExitUntrusted
 	case errors.Is(err, verify.ErrPreload), is[*chart.VersionError](err):
 		return ExitFailure
+	case unreachable(err), is[*publish.TagMoveError](err):
+		return ExitRegistry
 	case is[*verify.ContentError](err), is[*bundle.FileError](err), is[*verify.BeyondRepairError](err), is[*verify.NoParityError](err), is[*chart.PinError](err):
 		return ExitContent
 	case is[*oci.Error](err), is[*install.SparseIndexError](err), is[*install.TagsMoveError](err),
-		is[*bundle.ReferrerError](err), is[*install.MergeError](err), is[*install.CollisionError](err), is[*install.PlatformsError](err), is[*install.StreamError](err), is[*chart.RepositoryError](err), is[*oci.BusyError](err):
+		is[*bundle.ReferrerError](err), is[*install.MergeError](err), is[*install.CollisionError](err), is[*install.NameError](err), is[*NamesChangedError](err), is[*install.PlatformsError](err), is[*install.StreamError](err), is[*chart.RepositoryError](err), is[*oci.BusyError](err), is[*registry.ConflictError](err):
+		return ExitRegistry
+	case ofNode(err):
 		return ExitRegistry
 	case is[*release.UnreachableError](err), is[*release.KubeconfigError](err), is[*release.PendingError](err),
 		is[*release.FailedError](err), is[*release.NoRevisionError](err), is[*release.BusyError](err),

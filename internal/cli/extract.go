@@ -17,9 +17,10 @@ import (
 func (a *app) extractCommand() *cobra.Command {
 	var t trustFlags
 	var o install.ExtractOptions
+	var f archiveFlags
 	c := &cobra.Command{
 		Use:   "extract BUNDLE...",
-		Short: "Write the plain OCI image layout that is inside",
+		Short: "Write what is inside: an OCI image layout, or an archive of images",
 		Long: `Check the signature of a bundle and write what it carries to a directory: an OCI image
 layout (oci-layout, index.json, blobs) that skopeo and others read, the signed manifest as
 sealift.json, the charts as charts/NAME-VERSION.tgz, the files below files, and the release
@@ -30,11 +31,22 @@ Every blob is proven while it is copied. The directory gets its name when all of
 there; until then it is called DIR.partial. A directory that is there is filled if it is
 empty, through a directory .partial in it.
 
+` + archiveHelp + `
+
 ` + placesHelp,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.extract(cmd, args, &t, o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.format != formatDirectory {
+				return a.extractArchive(cmd, args, &t, o, f)
+			}
+			if err := f.unused(cmd); err != nil {
+				return err
+			}
+			return a.extract(cmd, args, &t, o)
+		},
 	}
-	c.Flags().StringVarP(&o.Dir, "out", "o", "", "directory to write to, made if need be; one that is there must be empty (default: NAME-VERSION)")
+	c.Flags().StringVarP(&o.Dir, "out", "o", "", "directory to write to, made if need be; one that is there must be empty (default: NAME-VERSION); with an archive the file, or - for standard output (default: NAME-VERSION.FORMAT.tar)")
+	f.add(c)
 	t.addUse(c)
 	c.Flags().BoolVar(&o.OnlyFiles, "only-files", false, "write only the files and the release notes")
 	c.Flags().IntVar(&o.Jobs, "jobs", install.DefaultJobs, "blobs to copy at the same time")

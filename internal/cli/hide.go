@@ -30,7 +30,7 @@ var encoded = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`
 // repeat them: the longest first, so that none is cut in two by another.
 func (a *app) hide(text string) string {
 	var spellings []string
-	for _, secret := range a.secrets {
+	for _, secret := range a.secrets.all() {
 		if len(secret) < minSecret {
 			continue
 		}
@@ -66,7 +66,7 @@ func (a *app) holdsSecret(word string) bool {
 		if err != nil {
 			continue
 		}
-		if slices.ContainsFunc(a.secrets, func(s string) bool { return len(s) >= minSecret && strings.Contains(string(raw), s) }) {
+		if slices.ContainsFunc(a.secrets.all(), func(s string) bool { return len(s) >= minSecret && strings.Contains(string(raw), s) }) {
 			return true
 		}
 	}

@@ -10,7 +10,8 @@ import (
 
 func TestHide(t *testing.T) {
 	pem := "-----BEGIN KEY-----\nMIIBVAIBADANBgkqhkiG9w0BAQ\nEFAASCAT4wggE6AgEAAkEAq7BF\n-----END KEY-----"
-	a := &app{secrets: []string{"admin", "admin-Secret99", `pa"ss\wo"rd`, pem, "e", ""}}
+	a := &app{}
+	a.secrets.add("admin", "admin-Secret99", `pa"ss\wo"rd`, pem, "e", "")
 	once, err := json.Marshal(`pa"ss\wo"rd`)
 	if err != nil {
 		t.Fatal(err)

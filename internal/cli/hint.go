@@ -44,7 +44,7 @@ func hint(err error) string {
 
 func firstHint(err error) string {
 	for _, h := range []func(error) string{
-		hintUsage, hintSign, hintFiles, hintMedia, hintInstall, hintSite, hintContent, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster, hintMissing,
+		hintUsage, hintNames, hintPrune, hintServe, hintServeBundles, hintMirrors, hintLoad, hintPush, hintPull, hintSign, hintFiles, hintMedia, hintInstall, hintSite, hintContent, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster, hintMissing,
 	} {
 		if s := h(err); s != "" {
 			return s
@@ -253,6 +253,8 @@ func hintRegistry(err error) string {
 		regErr   *oci.Error
 		foreign  *ForeignHostError
 		helper   *oci.HelperError
+		op       *net.OpError
+		gaveUp   *oci.GaveUpError
 	)
 	switch {
 	case errors.As(err, &sparse):
@@ -265,8 +267,6 @@ func hintRegistry(err error) string {
 		return "use --index derived"
 	case is[*install.TagsMoveError](err):
 		return "if nothing at the site relies on what they stand for now, add --move-tags"
-	case is[*install.CollisionError](err):
-		return "seed the two from bundles of their own to registries, or prefixes, of their own"
 	case errors.Is(err, oci.ErrUnsupported):
 		return "build and push the image again with a current client: OCI, and Docker's schema 2, are supported"
 	case errors.As(err, &platform):
@@ -275,22 +275,37 @@ func hintRegistry(err error) string {
 		return fmt.Sprintf("if %s belongs to this site, as a token server or the registry's storage does, add --allow-host %s", foreign.Host, foreign.Host)
 	case errors.As(err, &helper):
 		return "run this without --no-exec, or put the credentials themselves into the file with 'podman login' or 'docker login'"
+	case is[*oci.HelperFailedError](err):
+		return "run the program with the argument get and the registry on its standard input: it says why; or put the credentials themselves into the file"
 	case !errors.As(err, &regErr):
 		return "" // a cluster has names and certificates too
+	case is[*oci.TokenError](err):
+		return "look at the log of the token server, which the registry names; 'docker login' there shows whether it serves others"
 	case errors.As(err, &certErr), errors.As(err, &unknown):
-		return "make the system trust the registry's certificate authority, or set SSL_CERT_FILE to it; images, lock and pack also take --ca-file"
+		return "name the certificate of the registry's authority with --ca-file, or put it where docker and podman look for it, in certs.d/HOST:PORT/ca.crt"
+	case errors.As(err, &op) && op.Op == "remote error":
+		// What TLS calls an alert: the other side did not like ours.
+		return "the registry refuses the connection for its certificates: it may want one of ours, which --client-cert and --client-key name"
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return fmt.Sprintf("the registry does not speak TLS on this port; if that is right, add --plain-http %s", regErr.Registry)
 	case errors.As(err, &dns):
 		return "the name of the registry is not known here; check its spelling and the DNS"
-	case oci.IsDenied(err):
+	case oci.IsNoSpace(err):
+		return "make room on the disk of the registry, then run the same again: it goes on with what is missing"
+	case oci.IsDenied(err) && regErr.Side == sourceRegistry:
 		return "log in with 'docker login' or 'podman login'; if you are, this user may lack the right, or the project does not exist"
+	case oci.IsDenied(err):
+		return "give --username and its password, or log in with 'docker login' or 'podman login'; if that is right, this user may lack the right, or the project does not exist"
 	case oci.IsBusy(err):
 		return "it limits its users: wait, log in where that raises the limit, or read from a mirror with --mirror; run the same again to go on"
 	case oci.IsNotFound(err):
 		return "check the spelling of repository and tag; some registries also say this to users without access"
 	case errors.Is(err, syscall.ECONNREFUSED), isTimeout(err):
 		return "is the registry running, and can it be reached from here?"
+	case is[*oci.MountError](err):
+		return "run the same again: it is sent then; if it happens again, the registry is not sound"
+	case errors.As(err, &gaveUp):
+		return "look at the registry, and at what is on the way to it; then run the same again: it goes on with what is missing"
 	// Last: for private addresses the library tries without TLS after anything else has failed.
 	case errors.As(err, &plain):
 		return fmt.Sprintf("if %s really speaks no TLS, add --plain-http %s", plain.Host, plain.Host)

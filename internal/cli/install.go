@@ -21,6 +21,7 @@ import (
 
 type installFlags struct {
 	seedFlags
+	via                 viaFlags
 	kubeconfig, context string
 	timeout             time.Duration
 	set, setFile        []string
@@ -46,12 +47,19 @@ With --dry-run nothing is changed, in the registry or in the cluster: the plan a
 rewritten objects are printed. That needs no cluster; where none is named, the plan cannot
 say whether a release would be installed or upgraded.
 
+On a cluster of a single node, '--via containerd' on that node needs no registry: the images
+go straight into its containerd, as with 'sealift load', and objects keep the vendor's names.
+That is refused where it could not work: with several nodes, away from the node, and where an
+image is to be pulled each time (imagePullPolicy: Always).
+` + socketHelp + `
+
 ` + placesHelp + `
 Only one bundle is installed at a time, and not from a stream: it is read more than once.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.install(cmd, args, f) },
 	}
 	f.add(c)
+	f.via.add(c)
 	c.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig of the cluster (default: KUBECONFIG, then ~/.kube/config)")
 	c.Flags().StringVar(&f.context, "context", "", "context of the kubeconfig (default: its current one)")
 	c.Flags().DurationVar(&f.timeout, "timeout", release.DefaultTimeout, "how long to wait for each release to become ready")
@@ -125,11 +133,13 @@ func (a *app) connect(f installFlags) (*release.Cluster, error) {
 }
 
 type installResult struct {
-	Bundle     string                `json:"bundle"`
-	Version    string                `json:"version"`
-	Digest     string                `json:"digest"`
-	DryRun     bool                  `json:"dryRun"`
-	Seed       *install.SeedResult   `json:"seed"`
+	Bundle  string              `json:"bundle"`
+	Version string              `json:"version"`
+	Digest  string              `json:"digest"`
+	DryRun  bool                `json:"dryRun"`
+	Seed    *install.SeedResult `json:"seed,omitempty"`
+	// Load stands for Seed where there is no registry.
+	Load       *install.LoadResult   `json:"load,omitempty"`
 	Parameters []install.Said        `json:"parameters"`
 	Plan       []install.ReleasePlan `json:"plan,omitempty"`
 	Releases   []install.Installed   `json:"releases,omitempty"`
@@ -141,9 +151,19 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 	if f.timeout <= 0 {
 		return &usageError{errors.New("--timeout is not positive"), cmd.CommandPath()}
 	}
-	o, err := f.options(a, cmd, report)
+	if f.via.via != "" {
+		return a.installVia(cmd, args, f)
+	}
+	if err := f.via.unused(cmd); err != nil {
+		return err
+	}
+	o, err := f.target(a, cmd, report)
 	if err != nil {
 		return err
+	}
+	defer o.done(&err)
+	if o.named.placeholder {
+		return &usageError{errors.New("--store says where the images go, --registry how the nodes call the registry that serves them: both are needed"), cmd.CommandPath()}
 	}
 	said, err := f.parameters(cmd)
 	if err != nil {
@@ -158,14 +178,9 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 		return err
 	}
 	defer done(&err)
-	for i := range b.Manifest().Parameters {
-		// What is no text is one of few values that stand everywhere.
-		if p := &b.Manifest().Parameters[i]; p.Secret && p.Type == manifest.ParameterString {
-			a.secrets = append(a.secrets, said[p.Name])
-		}
-	}
+	a.hideParameters(b.Manifest(), said)
 	a.warn([]*verify.Bundle{b})
-	accept, err := a.acceptOptions(t, "install", o.Target.String())
+	accept, err := a.acceptOptions(t, "install", o.String())
 	if err != nil && !f.dryRun {
 		return err
 	}
@@ -176,7 +191,7 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 			return err
 		}
 	}
-	s, err := install.Prepare(ctx, []*verify.Bundle{b}, o)
+	s, err := o.prepare(ctx, []*verify.Bundle{b})
 	if err != nil {
 		return err
 	}
@@ -195,6 +210,9 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 	if err != nil {
 		return err
 	}
+	if err := install.CheckNames(plan, b.Manifest(), o.Target); err != nil {
+		return err
+	}
 	for i := range plan {
 		plan[i].Objects = a.hide(plan[i].Objects)
 	}
@@ -206,9 +224,10 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 	if err := install.Prepared(ctx, []*verify.Bundle{b}, accept); err != nil {
 		return err
 	}
-	if r.Seed, err = s.Run(ctx); err != nil {
+	if r.Seed, err = o.run(ctx, s); err != nil {
 		return err
 	}
+	o.named.keep(ctx, a)
 	elsewhere, err := install.CheckImages(ctx, plan, r.Seed.Images, o.Target, o.Client)
 	if err != nil {
 		return err
@@ -225,15 +244,30 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err er
 	return a.print(r, func(w io.Writer) {
 		fmt.Fprintf(w, "installed %s %s from %s\n", r.Bundle, r.Version, r.Seed.Registry)
 		writeSeeded(w, r.Seed, false)
-		for _, i := range r.Releases {
-			from := ""
-			if i.From > 0 {
-				from = fmt.Sprintf(" (was %d)", i.From)
-			}
-			fmt.Fprintf(w, "  %-7s  release %s/%s, revision %d%s\n", i.Action, i.Namespace, i.Release, i.Revision, from)
-		}
-		writeHead(w, r.Journal)
+		writeInstalled(w, r)
 	})
+}
+
+// hideParameters keeps what the site says about secret parameters out of all that is printed.
+func (a *app) hideParameters(m *manifest.Manifest, said map[string]string) {
+	for i := range m.Parameters {
+		// What is no text is one of few values that stand everywhere.
+		if p := &m.Parameters[i]; p.Secret && p.Type == manifest.ParameterString {
+			a.secrets.add(said[p.Name])
+		}
+	}
+}
+
+// writeInstalled says what became of the releases, and where the journal ends.
+func writeInstalled(w io.Writer, r *installResult) {
+	for _, i := range r.Releases {
+		from := ""
+		if i.From > 0 {
+			from = fmt.Sprintf(" (was %d)", i.From)
+		}
+		fmt.Fprintf(w, "  %-7s  release %s/%s, revision %d%s\n", i.Action, i.Namespace, i.Release, i.Revision, from)
+	}
+	writeHead(w, r.Journal)
 }
 
 // warnElsewhere names what nodes would look for outside of the registry.
@@ -257,8 +291,14 @@ func (a *app) warnElsewhere(list []install.Reference) {
 const warnedElsewhere = 10
 
 func writePlan(w io.Writer, r *installResult, asked bool) {
-	fmt.Fprintf(w, "plan: %s %s, nothing has been changed\n\nregistry %s\n", r.Bundle, r.Version, r.Seed.Registry)
-	writeSeeded(w, r.Seed, true)
+	fmt.Fprintf(w, "plan: %s %s, nothing has been changed\n\n", r.Bundle, r.Version)
+	if r.Load != nil {
+		fmt.Fprintf(w, "containerd %s at %s\n", r.Load.Containerd, r.Load.Address)
+		writeLoaded(w, r.Load, true)
+	} else {
+		fmt.Fprintf(w, "registry %s\n", r.Seed.Registry)
+		writeSeeded(w, r.Seed, true)
+	}
 	for i, p := range r.Parameters {
 		if i == 0 {
 			fmt.Fprintln(w, "\nparameters")

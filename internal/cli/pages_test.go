@@ -112,7 +112,7 @@ func runPage(t *testing.T, dir string, commands []pageCommand, exact bool) error
 	}
 	cmd := exec.Command("bash", "-c", script.String())
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "HOME="+dir, "SEALIFT_STATE="+filepath.Join(dir, ".state"), "COSIGN_PASSWORD=secret", "LC_ALL=C")
+	cmd.Env = append(os.Environ(), "HOME="+dir, "SEALIFT_STATE="+filepath.Join(dir, ".state"), "SEALIFT_CONFIG="+filepath.Join(dir, ".config.yaml"), "COSIGN_PASSWORD=secret", "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
 	printed := strings.Split(string(out), "\n"+mark+"\n")
 	for i, c := range commands {
@@ -141,7 +141,7 @@ func shell(t *testing.T, dir, script string) {
 	t.Helper()
 	cmd := exec.Command("bash", "-euc", "set -o pipefail\n"+script)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "HOME="+dir, "SEALIFT_STATE="+filepath.Join(dir, ".state"), "COSIGN_PASSWORD=secret", "SOURCE_DATE_EPOCH=1767323045")
+	cmd.Env = append(os.Environ(), "HOME="+dir, "SEALIFT_STATE="+filepath.Join(dir, ".state"), "SEALIFT_CONFIG="+filepath.Join(dir, ".config.yaml"), "COSIGN_PASSWORD=secret", "SOURCE_DATE_EPOCH=1767323045")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s\n%v: %s", script, err, out)
 	}

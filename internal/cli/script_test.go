@@ -34,6 +34,7 @@ import (
 	helmregistry "helm.sh/helm/v4/pkg/registry"
 
 	"github.com/sealift/sealift/internal/cli"
+	"github.com/sealift/sealift/internal/containerd/containerdtest"
 	"github.com/sealift/sealift/internal/registry"
 )
 
@@ -60,11 +61,16 @@ func TestScripts(t *testing.T) {
 			"chartpush": cmdChartPush, "chartrepo": cmdChartRepo, "layout": cmdLayout, "artifact": cmdArtifact,
 			"chartpack": cmdChartPack, "chartindex": cmdChartIndex, "webserver": cmdWebServer, "pgpkey": cmdPGPKey, "provenance": cmdProvenance, "helmpullprov": cmdHelmPullProv,
 			"tarred": cmdTarred, "dockersave": cmdDockerSave, "shut": cmdShut, "bigfile": cmdBigFile, "attached": cmdAttached,
-			"imagekey": cmdImageKey, "signimage": cmdSignImage, "attach": cmdAttach, "signed": cmdSigned,
+			"containerd": cmdContainerd, "unpackable": cmdUnpackable, "sees": cmdSees, "runnable": cmdRunnable, "killedload": cmdKilledLoad,
+			"serving": cmdServing, "ended": cmdEnded, "hangup": cmdHangup, "http": cmdHTTP, "pulls": cmdPulls,
+			"imagekey": cmdImageKey, "secure": cmdSecure, "signimage": cmdSignImage, "attach": cmdAttach, "signed": cmdSigned,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
 				return os.Geteuid() == 0, nil
+			}
+			if cond == "containerd" {
+				return containerdtest.Unavailable() == "", nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
@@ -73,6 +79,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", e.WorkDir)
 			// As root the default is the machine's own.
 			e.Setenv("SEALIFT_STATE", filepath.Join(e.WorkDir, ".state"))
+			e.Setenv("SEALIFT_CONFIG", filepath.Join(e.WorkDir, ".config.yaml"))
 			e.Setenv("SOURCE_DATE_EPOCH", "1767323045")
 			// The mode of the cryptography that the tests are run with is that of the program.
 			e.Setenv("GODEBUG", os.Getenv("GODEBUG"))
@@ -544,7 +551,7 @@ func cmdInterrupt(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	c := exec.Command(path, args[3:]...)
 	c.Dir, c.Stderr = ts.MkAbs("."), stderr
-	for _, k := range []string{"HOME", "COSIGN_PASSWORD", "PATH", "SOURCE_DATE_EPOCH", "SEALIFT_STATE"} {
+	for _, k := range []string{"HOME", "COSIGN_PASSWORD", "PATH", "SOURCE_DATE_EPOCH", "SEALIFT_STATE", "SEALIFT_CONFIG"} {
 		c.Env = append(c.Env, k+"="+ts.Getenv(k))
 	}
 	ts.Check(c.Start())

@@ -1,9 +1,11 @@
 package cli
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"io"
+	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -11,59 +13,138 @@ import (
 	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/internal/oci"
 	"github.com/sealift/sealift/internal/progress"
+	"github.com/sealift/sealift/internal/publish"
+	"github.com/sealift/sealift/internal/registry"
 	"github.com/sealift/sealift/internal/site"
 	"github.com/sealift/sealift/verify"
 )
 
 // seedFlags are those of all commands that seed.
 type seedFlags struct {
-	trust            trustFlags
-	registry, index  string
-	moveTags         bool
-	jobs             int
-	plainHTTP, hosts []string
-	dryRun           bool
+	trust    trustFlags
+	access   accessFlags
+	names    nameFlags
+	store    string
+	moveTags bool
+	jobs     int
+	dryRun   bool
 }
 
 func (f *seedFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.registry, "registry", "", "registry to seed: HOST[:PORT][/PREFIX]")
+	f.names.add(c)
 	f.trust.addUse(c)
-	c.Flags().StringVar(&f.index, "index", "", "what stands for an index of which only some platforms travel: original, derived or platform (default: the original, and an error where the registry refuses it)")
+	f.access.add(c)
+	c.Flags().StringVar(&f.store, "store", "", "directory of the embedded registry to write to, instead of a registry that is running; it may be served meanwhile")
 	c.Flags().BoolVar(&f.moveTags, "move-tags", false, "allow tags of the registry to be moved to other digests")
 	c.Flags().IntVar(&f.jobs, "jobs", install.DefaultJobs, "blobs to send at the same time")
-	c.Flags().StringSliceVar(&f.plainHTTP, "plain-http", nil, "registry host[:port] to speak to without TLS (repeatable)")
-	c.Flags().StringSliceVar(&f.hosts, "allow-host", nil, "host that the registry may send us to, as for tokens or storage; nothing else is ever connected to (repeatable)")
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "change nothing; print what would be done")
+	onlyFlag(c.Flags(), "store")
 	onlyFlag(c.Flags(), "move-tags")
-	onlyFlag(c.Flags(), "allow-host")
 	onlyFlag(c.Flags(), "dry-run")
 }
 
-func (f *seedFlags) options(a *app, cmd *cobra.Command, report progress.Reporter) (install.SeedOptions, error) {
-	var o install.SeedOptions
-	usage := func(err error) error { return &usageError{err, cmd.CommandPath()} }
-	if f.registry == "" {
-		return o, usage(errors.New("no --registry is named; 'sealift serve --store DIR' runs one where there is none"))
+// target is a registry that is to be seeded.
+type target struct {
+	install.SeedOptions
+	named *naming
+	// store is the directory that is written to, empty for a registry; close lets go of it.
+	store string
+	close func() error
+}
+
+// String says where things go.
+func (t *target) String() string {
+	if t.store != "" {
+		return fmt.Sprintf("store %s, as %s", t.store, t.Target)
 	}
+	return t.Target.String()
+}
+
+// done closes the target at the end of a function that returns *err.
+func (t *target) done(err *error) {
+	if e := t.close(); *err == nil {
+		*err = e
+	}
+}
+
+// StoreFullError says that there is no room for a store.
+type StoreFullError struct {
+	Dir string
+	Err error
+}
+
+// Error names the directory.
+func (e *StoreFullError) Error() string {
+	return fmt.Sprintf("writing to store %q: no space left on device: %v", e.Dir, e.Err)
+}
+
+// Unwrap returns what a file system would have said, and what was being done.
+func (e *StoreFullError) Unwrap() []error { return []error{syscall.ENOSPC, e.Err} }
+
+// run sends what is missing.
+func (t *target) run(ctx context.Context, s *install.Seeding) (*install.SeedResult, error) {
+	r, err := s.Run(ctx)
+	if t.store != "" && oci.IsNoSpace(err) {
+		err = &StoreFullError{t.store, err}
+	}
+	return r, err
+}
+
+// served is what images are called in a store of which nobody says how it is served: as on the machine
+// itself, where 'sealift serve' listens unless it is told otherwise.
+const served = "localhost:5000"
+
+// prepare compares bundles with the target.
+func (t *target) prepare(ctx context.Context, bundles []*verify.Bundle) (*install.Seeding, error) {
+	o := t.SeedOptions
+	o.Held = map[string]string{}
+	for _, b := range bundles {
+		if ref, err := publish.ParseReference(b.Path()); err == nil && ref.Registry == o.Target.Registry {
+			o.Held[b.Path()] = ref.Repository
+		}
+	}
+	return install.Prepare(ctx, bundles, o)
+}
+
+// target makes ready what is to be seeded, and how. The caller closes it.
+func (f *seedFlags) target(a *app, cmd *cobra.Command, report progress.Reporter) (*target, error) {
 	if f.jobs < 1 || f.jobs > 64 {
-		return o, usage(fmt.Errorf("--jobs %d is not from 1 to 64", f.jobs))
+		return nil, &usageError{fmt.Errorf("--jobs %d is not from 1 to 64", f.jobs), cmd.CommandPath()}
 	}
-	target, err := install.ParseTarget(f.registry)
+	named, err := f.names.resolve(a, cmd, &f.access, f.store != "")
 	if err != nil {
-		return o, usage(err)
+		return nil, err
 	}
-	index, err := install.ParseIndexMode(f.index)
+	t := &target{
+		SeedOptions: install.SeedOptions{Target: named.target, Index: named.index, MoveTags: f.moveTags, Jobs: f.jobs, Progress: report},
+		named:       named, store: f.store, close: func() error { return nil },
+	}
+	if f.store == "" {
+		t.Client, err = f.access.client(a, cmd, "target registry", named.target.Registry)
+		return t, err
+	}
+	for _, name := range []string{"username", "password-stdin", "password-file", "ca-file", "client-cert", "client-key", "plain-http", "allow-host"} {
+		if flag := cmd.Flags().Lookup(name); flag.Changed && fromVariable(cmd, name) == "" {
+			return nil, &usageError{fmt.Errorf("--store and --%s exclude each other: no connection is made", name), cmd.CommandPath()}
+		}
+	}
+	open := registry.OpenStore
+	if f.dryRun {
+		// To look at a store is no reason to make one, or to change it.
+		if _, err := os.Stat(f.store); err != nil {
+			return nil, fmt.Errorf("opening store: %w", err)
+		}
+		open = registry.ReadStore
+	}
+	store, err := open(cmd.Context(), f.store)
 	if err != nil {
-		return o, usage(err)
+		return nil, err
 	}
-	return install.SeedOptions{
-		Client: oci.NewClient(oci.Options{
-			Side: "target registry", Keychain: oci.Keychain(a.noExec), PlainHTTP: f.plainHTTP,
-			// No proxy: nothing here goes beyond the site.
-			Transport: oci.NewTransport(nil, oci.WithDialer(a.dialer(target.Registry, f.hosts))), UserAgent: a.userAgent(),
-		}),
-		Target: target, Index: index, MoveTags: f.moveTags, Jobs: f.jobs, Progress: report,
-	}, nil
+	t.close = store.Close
+	t.Client = oci.NewClient(oci.Options{
+		Side: "store " + f.store + " as", Transport: store.Transport(), PlainHTTP: []string{named.target.Registry}, UserAgent: a.userAgent(),
+	})
+	return t, nil
 }
 
 func (a *app) seedCommand() *cobra.Command {
@@ -73,11 +154,14 @@ func (a *app) seedCommand() *cobra.Command {
 		Short: "Send the images and charts of a bundle to a registry",
 		Long: `Check the signature of a bundle and send to a registry what is not there yet: blobs
 straight out of the file, then manifests, children before parents, and the tags last.
-Digests do not change. HOST/PREFIX/repository:tag is the name of an image that was called
-registry/repository:tag; charts become HOST/PREFIX/charts/NAME:VERSION.
+Digests do not change.
+
+` + namesHelp + `
 
 Every byte is proven against the signed manifest before the registry keeps it. Seeding
 again sends only what is missing. What several bundles have in common is sent once.
+
+` + accessHelp + `
 
 ` + placesHelp + `
 
@@ -102,10 +186,11 @@ func (a *app) warn(bundles []*verify.Bundle) {
 
 func (a *app) seed(cmd *cobra.Command, args []string, f seedFlags) (err error) {
 	ctx := cmd.Context()
-	o, err := f.options(a, cmd, a.reporter())
+	o, err := f.target(a, cmd, a.reporter())
 	if err != nil {
 		return err
 	}
+	defer o.done(&err)
 	t, err := a.trusting(cmd, &f.trust)
 	if err != nil {
 		return err
@@ -116,11 +201,11 @@ func (a *app) seed(cmd *cobra.Command, args []string, f seedFlags) (err error) {
 	}
 	defer done(&err)
 	a.warn(bundles)
-	accept, err := a.acceptOptions(t, "seed", o.Target.String())
+	accept, err := a.acceptOptions(t, "seed", o.String())
 	if err != nil && !f.dryRun {
 		return err
 	}
-	s, err := install.Prepare(ctx, bundles, o)
+	s, err := o.prepare(ctx, bundles)
 	if err != nil {
 		return err
 	}
@@ -128,24 +213,25 @@ func (a *app) seed(cmd *cobra.Command, args []string, f seedFlags) (err error) {
 		if err := install.Rehearse(ctx, bundles, accept); err != nil {
 			return err
 		}
-		return a.printSeeded(bundles, s.Preview(), nil)
+		return a.printSeeded(o, bundles, s.Preview(), nil)
 	}
 	if err := install.Prepared(ctx, bundles, accept); err != nil {
 		return err
 	}
-	res, err := s.Run(ctx)
+	res, err := o.run(ctx, s)
 	if err != nil {
 		return err
 	}
+	o.named.keep(ctx, a)
 	head, err := install.Accept(ctx, bundles, accept)
 	if err != nil {
 		return fmt.Errorf("all was done, but could not be recorded: %w", err)
 	}
-	return a.printSeeded(bundles, res, &head)
+	return a.printSeeded(o, bundles, res, &head)
 }
 
 // printSeeded prints what was done, and the end of the journal; without one, what would be done.
-func (a *app) printSeeded(bundles []*verify.Bundle, r *install.SeedResult, head *site.Head) error {
+func (a *app) printSeeded(t *target, bundles []*verify.Bundle, r *install.SeedResult, head *site.Head) error {
 	dryRun := head == nil
 	type seeded struct {
 		Bundle  string `json:"bundle"`
@@ -156,9 +242,10 @@ func (a *app) printSeeded(bundles []*verify.Bundle, r *install.SeedResult, head 
 		*seeded
 		Bundles []seeded `json:"bundles,omitempty"`
 		DryRun  bool     `json:"dryRun"`
+		Store   string   `json:"store,omitempty"`
 		*install.SeedResult
 		Journal *site.Head `json:"journal,omitempty"`
-	}{DryRun: dryRun, SeedResult: r, Journal: head}
+	}{DryRun: dryRun, Store: t.store, SeedResult: r, Journal: head}
 	for _, b := range bundles {
 		result.Bundles = append(result.Bundles, seeded{b.Manifest().Name, b.Manifest().Version, b.Evidence().Manifest})
 	}
@@ -170,7 +257,7 @@ func (a *app) printSeeded(bundles []*verify.Bundle, r *install.SeedResult, head 
 		if dryRun {
 			verb = "would seed"
 		}
-		fmt.Fprintf(w, "%s %s into %s\n", verb, titles(bundles), r.Registry)
+		fmt.Fprintf(w, "%s %s into %s\n", verb, titles(bundles), t)
 		writeSeeded(w, r, dryRun)
 		writeHead(w, head)
 	})

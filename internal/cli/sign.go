@@ -45,7 +45,7 @@ another directory, which is then named beside the bundle: verify /media/dvd /srv
 --roots adds the root documents of the vendor (N.root.json), so that sites which have an
 older one learn about new keys.
 
-` + placesHelp,
+` + filesHelp,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.sign(cmd, args, f) },
 	}

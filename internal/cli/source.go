@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +19,9 @@ type sourceFlags struct {
 	plainHTTP []string
 	mirrors   []string
 	caFile    string
-	local     []string
+	// clientCert and clientKey are what is shown to the sources.
+	clientCert, clientKey string
+	local                 []string
 }
 
 // sourceHelp is for commands that have these flags.
@@ -33,8 +34,13 @@ func (f *sourceFlags) add(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.plainHTTP, "plain-http", nil, "registry or chart repository, host[:port], to speak to without TLS (repeatable)")
 	c.Flags().StringSliceVar(&f.mirrors, "mirror", nil, "HOST=MIRROR[/PREFIX]: read from a mirror what the registry HOST has; names stay as they are (repeatable)")
 	c.Flags().StringVar(&f.caFile, "ca-file", "", "certificates, in PEM, of authorities that are trusted besides those of the system")
+	c.Flags().StringVar(&f.clientCert, "client-cert", "", "certificate, in PEM, to show to registries and chart repositories")
+	c.Flags().StringVar(&f.clientKey, "client-key", "", "key of --client-cert, in PEM")
 	c.Flags().StringSliceVar(&f.local, "local", nil, "OCI layout or archive to read pinned digests from before a registry is asked (repeatable)")
 }
+
+// sourceRegistry is what errors call a registry that is packed from.
+const sourceRegistry = "source registry"
 
 // sources are what a spec is resolved with.
 type sources struct {
@@ -42,23 +48,12 @@ type sources struct {
 	locals []*oci.Local
 }
 
-// maxCABytes bounds a file of certificates.
-const maxCABytes = 4 << 20
-
 // open makes ready what the flags name. The caller closes it.
 func (f *sourceFlags) open(a *app, cmd *cobra.Command, report progress.Reporter) (_ *sources, err error) {
 	usage := func(err error) error { return &usageError{err, cmd.CommandPath()} }
-	var options []oci.TransportOption
-	if f.caFile != "" {
-		pem, err := readBounded("--ca-file", f.caFile, maxCABytes)
-		if err != nil {
-			return nil, err
-		}
-		roots, err := oci.WithRootCAs(pem)
-		if err != nil {
-			return nil, usage(fmt.Errorf("--ca-file %q: %w", f.caFile, err))
-		}
-		options = append(options, roots)
+	options, err := certificates(cmd, f.caFile, f.clientCert, f.clientKey)
+	if err != nil {
+		return nil, err
 	}
 	mirrors := map[string]string{}
 	for _, m := range f.mirrors {
@@ -69,11 +64,9 @@ func (f *sourceFlags) open(a *app, cmd *cobra.Command, report progress.Reporter)
 		mirrors[host] = mirror
 	}
 	o := oci.Options{
-		Side: "source registry", Keychain: oci.Keychain(a.noExec), PlainHTTP: f.plainHTTP, Mirrors: mirrors,
-		Transport: oci.NewTransport(http.ProxyFromEnvironment, options...), UserAgent: a.userAgent(),
-		Waiting: func(host string, d time.Duration) {
-			fmt.Fprintf(a.env.Stderr, "%s asks to wait: going on in %s\n", printable(host), d.Round(time.Second))
-		},
+		Side: sourceRegistry, Keychain: a.keychain(), PlainHTTP: f.plainHTTP, Mirrors: mirrors,
+		Transport: a.discreet(oci.HostCertificates(oci.NewTransport(http.ProxyFromEnvironment, options...), a.certificateDirs())),
+		UserAgent: a.userAgent(), Budget: a.env.Budget, Waiting: a.tellWait, Away: a.tellAway,
 	}
 	s := &sources{Options: bundle.Options{Client: oci.NewClient(o), Repositories: oci.NewHTTPClient(o), Progress: report}}
 	defer func() {

@@ -595,7 +595,7 @@ func (a *app) checkBundles(cmd *cobra.Command, args []string, policy *trust.Poli
 		}
 		p.Pinned[r.Root.Name] = []*trust.SignedRoot{r}
 	}
-	found, err := verify.Find(args)
+	found, err := a.find(cmd, args)
 	if err != nil {
 		return nil, nil, err
 	}

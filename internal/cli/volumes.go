@@ -139,7 +139,7 @@ func (a *app) splitCommand() *cobra.Command {
 joins again. Nothing in it changes, so its signatures hold as before. The bundle may be in
 volumes already; it is left as it is.
 
-` + placesHelp,
+` + filesHelp,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
@@ -170,7 +170,7 @@ func (a *app) joinCommand() *cobra.Command {
 		Long: `Write the volumes of a bundle as one file, as 'cat' would, and check that it is whole. That
 is seldom needed: every command reads volumes where they are. The volumes are left.
 
-` + placesHelp,
+` + filesHelp,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.convert(cmd, args, cutFlags{}, conversion{out, "", overwrite, "joined"})
@@ -253,7 +253,7 @@ func (a *app) parityCommand() *cobra.Command {
 		Long: `Write parity files, BUNDLE.par001 and so on, beside a bundle, or beside its first volume.
 'sealift repair' restores with them what is damaged or missing later, up to their size.
 
-` + placesHelp,
+` + filesHelp,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := bundle.ParseParity(size)
@@ -290,7 +290,7 @@ every byte. What is good is not written again: of a bundle in volumes only the b
 are written to --out; name that directory after the others from then on, since of two copies
 of a volume the last one named counts. Nothing that is there is changed, unless --in-place is given: then only what is damaged is written over.
 
-` + placesHelp + `
+` + filesHelp + `
 Parity files are found in the same directories.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.repair(cmd, args, &t, out, inPlace) },

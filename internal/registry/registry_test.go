@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/random"
@@ -75,7 +76,11 @@ func TestServeEndsWithItsContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- s.Serve(ctx, l) }()
+	f, err := registry.NewFront(s.Handler(), registry.FrontOptions{Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { done <- f.Serve(ctx, l) }()
 	resp, err := http.Get("http://" + l.Addr().String() + "/v2/")
 	if err != nil {
 		t.Fatal(err)

@@ -53,7 +53,7 @@ esac
 # No docker login, no ~/.kube/config of the user and no record of this machine takes part.
 sealift() { HOME=$work/home DOCKER_CONFIG=$work/home "$SEALIFT" "$@"; }
 check() { "$work/bin/check" -platform "$platform" "$1"; }
-export SEALIFT_PROGRESS=none COSIGN_PASSWORD=demo SEALIFT_STATE=$work/state
+export SEALIFT_PROGRESS=none COSIGN_PASSWORD=demo SEALIFT_STATE=$work/state SEALIFT_CONFIG=$work/config.yaml
 
 say() { printf '\n# %s\n' "$*"; }
 show() { printf '$ %s\n' "$*"; }
