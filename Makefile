@@ -77,6 +77,10 @@ e2e: build ## install across a true air gap, on a real Kubernetes (root, Debian)
 interop: build ## sign and verify against the cosign command line, both ways
 	cd internal/interop/cosign && SEALIFT_BIN=$(CURDIR)/$(BIN) CGO_ENABLED=0 go test -count=1 -timeout 20m ./...
 
+.PHONY: conformance
+conformance: build ## compare both registries with the OCI distribution specification (docs/conformance.md)
+	SEALIFT_BIN=$(CURDIR)/$(BIN) CGO_ENABLED=0 go test -count=1 -timeout 10m ./internal/conformance/ $(UPDATE)
+
 .PHONY: fuzz
 FUZZTIME ?= 30s
 fuzz: ## fuzz every parser of foreign bytes, FUZZTIME each

@@ -71,7 +71,7 @@ func (s *sandbox) command(ctx context.Context, name string, args ...string) *exe
 	cmd.Dir = s.work
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + s.home, "TMPDIR=" + s.tmp, "DOCKER_CONFIG=" + s.home,
-		"XDG_RUNTIME_DIR=" + s.home, "COSIGN_PASSWORD=bench", "SEALIFT_PROGRESS=none", "SEALIFT_STATE=" + s.home + "-state",
+		"XDG_RUNTIME_DIR=" + s.home, "COSIGN_PASSWORD=bench", "SEALIFT_PROGRESS=none", "SEALIFT_STATE=" + s.home + "-state", "SEALIFT_CONFIG=" + s.home + "-config",
 		// Lets skopeo keep its cache in the home directory also for root.
 		"_CONTAINERS_ROOTLESS_UID=1",
 	}

@@ -6,8 +6,10 @@
 //	internal/e2e/prepare.sh
 //	go test -tags e2e -count=1 -v ./internal/e2e/
 //
-// The test takes less than two minutes. prepare.sh builds Kubernetes from source the first time, which
-// takes about ten minutes of one core.
+// Each test takes one to two minutes. The first time, prepare.sh builds Kubernetes from source, which takes about ten
+// minutes of one core, and helm and cosign at the versions that the product has as libraries (some minutes; the modules
+// come from the Go module proxy). From Debian it installs containerd, runc, docker-registry, etcd, podman, skopeo, CNI
+// plugins, iproute2 and openssl.
 //
 // # The two sides
 //
@@ -30,10 +32,17 @@
 //     version running and the release deployed; a first installation that fails leaves nothing in
 //     the way of the next one. Claims, and the data behind them, stay in both cases.
 //   - containerd and podman pull the images by their original names, digests unchanged.
+//   - Without a registry (load_test.go): from a read-only, noexec disk the images go straight into the
+//     node's containerd, and pods run from the vendor's own names, by tag and by digest.
+//   - What sealift serves, a bundle in place or a store, with TLS and without, with users and without (clients_test.go),
+//     is a registry to skopeo, podman, containerd, helm and cosign: by tag, by digest and by platform, by its own
+//     address and, through what "sealift mirrors" writes, by the original names, under which pods run, too. What it
+//     does not have is asked for nowhere else. A store takes what they push, from those who have the password.
 //   - Nothing in the site, in all that time, tried to reach an address that it has no route to.
 //
 // # Where it cannot run
 //
 // It skips with the reason where a site cannot be built. With CI set in the environment it fails
-// instead, unless the kernel itself lacks what it takes.
+// instead, unless the kernel itself lacks what it takes. In the same way, what is about a client that is missing is
+// skipped, or fails.
 package e2e

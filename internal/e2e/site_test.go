@@ -32,7 +32,7 @@ type side struct {
 func (s side) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=/run/netns/" + s.netns, "--", program}, args...)...)
 	cmd.Dir = s.dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "SEALIFT_STATE=" + filepath.Join(s.dir, "state"), "COSIGN_PASSWORD=correct horse"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "SEALIFT_STATE=" + filepath.Join(s.dir, "state"), "SEALIFT_CONFIG=" + filepath.Join(s.dir, "config.yaml"), "COSIGN_PASSWORD=correct horse"}
 	return cmd
 }
 
