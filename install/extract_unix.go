@@ -9,16 +9,18 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealift/sealift/internal/filelock"
 )
 
 // lockFile takes the file for this process; the kernel gives it back when the process ends,
 // however it ends. It reports false on a file system without locks.
 func lockFile(f *os.File) (bool, error) {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err := filelock.Try(f)
 	switch {
-	case errors.Is(err, unix.EWOULDBLOCK):
+	case errors.Is(err, filelock.ErrHeld):
 		return false, ErrExtracting
-	case errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOLCK):
+	case errors.Is(err, filelock.ErrUnsupported):
 		return false, nil
 	}
 	return err == nil, err

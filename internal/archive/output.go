@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/sealift/sealift/internal/filelock"
 )
 
 // PartialSuffix is added to the final names while files are being written.
@@ -336,6 +338,18 @@ func (o *output) close() error {
 
 // maxOpens bounds how often openLocked finds that its file was taken away meanwhile.
 const maxOpens = 100
+
+// lock takes the file for this process, where the file system has locks. ErrBusy where another has it.
+func lock(f *os.File) error {
+	err := filelock.Try(f)
+	switch {
+	case errors.Is(err, filelock.ErrHeld):
+		return ErrBusy
+	case errors.Is(err, filelock.ErrUnsupported):
+		return nil
+	}
+	return err
+}
 
 // openLocked opens the file at path, made if need be, and takes it for this process.
 func openLocked(path string) (*os.File, error) {

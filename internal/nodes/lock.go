@@ -5,18 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
+
+	"github.com/sealift/sealift/internal/filelock"
 )
 
-// How long others are waited for that write into a directory, who take a moment, and how often it is
-// tried again.
-const (
-	lockWait = 30 * time.Second
-	lockPoll = 20 * time.Millisecond
-)
-
-// errLocked says that somebody else has a lock.
-var errLocked = errors.New("locked by another process")
+// lockWait is how long others are waited for that write into a directory, who take a moment.
+const lockWait = 30 * time.Second
 
 // BusyError says that somebody else has been writing into a directory for so long that nobody waits
 // any more.
@@ -36,20 +32,13 @@ func lock(ctx context.Context, root *os.Root, dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the directory of the files: %w", err)
 	}
-	for {
-		err := tryLock(held)
-		if err == nil {
-			return held, nil
-		}
-		if !errors.Is(err, errLocked) {
-			return nil, errors.Join(fmt.Errorf("locking %q: %w", dir, err), held.Close())
-		}
-		poll := time.NewTimer(lockPoll)
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
-			poll.Stop()
-			return nil, errors.Join(context.Cause(ctx), held.Close())
-		}
+	err = filelock.Wait(ctx, held, filelock.Try)
+	// NFS has locks of files, and none of directories.
+	if err == nil || errors.Is(err, filelock.ErrUnsupported) || errors.Is(err, syscall.EBADF) {
+		return held, nil
 	}
+	if ctx.Err() == nil {
+		err = fmt.Errorf("locking %q: %w", dir, err)
+	}
+	return nil, errors.Join(err, held.Close())
 }

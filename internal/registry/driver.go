@@ -17,6 +17,8 @@ import (
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/factory"
+
+	"github.com/sealift/sealift/internal/filelock"
 )
 
 // driverName is what the configuration of a registry calls our driver.
@@ -414,7 +416,7 @@ func (w *fileWriter) take() error {
 			continue
 		}
 		if !busy {
-			if err = tryLock(w.f, true); !errors.Is(err, errLocked) {
+			if err = filelock.Try(w.f); !errors.Is(err, filelock.ErrHeld) {
 				end.Stop()
 				w.taken = true
 				break
@@ -427,7 +429,7 @@ func (w *fileWriter) take() error {
 		case <-time.After(writerPause):
 		}
 	}
-	if err != nil && !errors.Is(err, errNoLocks) { // without locks this process must do
+	if err != nil && !errors.Is(err, filelock.ErrUnsupported) { // without locks this process must do
 		return err
 	}
 	info, err := w.f.Stat()

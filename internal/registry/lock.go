@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/sealift/sealift/internal/filelock"
 )
 
 const (
@@ -17,8 +19,6 @@ const (
 	lockName  = "lock"
 	// pruneWait is how long who wants to write waits for one that prunes.
 	pruneWait = 10 * time.Second
-	// lockPoll is how often it looks.
-	lockPoll = 100 * time.Millisecond
 )
 
 // StateDir is the directory in the store at dir of what is ours.
@@ -40,12 +40,6 @@ func (e *BusyError) Error() string {
 	}
 	return fmt.Sprintf("store %q is in use: another process serves it or writes to it", e.Store)
 }
-
-// errLocked says that others hold a lock.
-var errLocked = errors.New("locked by another process")
-
-// errNoLocks says that a file system has no locks.
-var errNoLocks = errors.New("the file system has no locks")
 
 // NoLocksError says that a store is on a file system without locks, so that nobody can tell whether
 // others write to it.
@@ -130,31 +124,17 @@ func lockToWrite(ctx context.Context, dir string) (*storeLock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("locking store: %w", err)
 	}
-	end := time.NewTimer(pruneWait)
-	defer end.Stop()
-	for {
-		err := tryLock(l.f, false)
-		if err == nil || errors.Is(err, errNoLocks) { // nobody prunes where there are none
-
-			return l, nil
-		}
-		if !errors.Is(err, errLocked) {
-			l.release()
-			return nil, fmt.Errorf("locking store %q: %w", dir, err)
-		}
-		poll := time.NewTimer(lockPoll)
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
-			poll.Stop()
-			l.release()
-			return nil, ctx.Err()
-		case <-end.C:
-			poll.Stop()
-			l.release()
-			return nil, &BusyError{dir, true}
-		}
+	ctx, cancel := context.WithTimeoutCause(ctx, pruneWait, &BusyError{dir, true})
+	defer cancel()
+	err = filelock.Wait(ctx, l.f, filelock.TryShared)
+	if err == nil || errors.Is(err, filelock.ErrUnsupported) { // nobody prunes where there are none
+		return l, nil
 	}
+	l.release()
+	if ctx.Err() == nil {
+		err = fmt.Errorf("locking store %q: %w", dir, err)
+	}
+	return nil, err
 }
 
 // lockToPrune locks the store at dir for one alone.
@@ -163,12 +143,12 @@ func lockToPrune(dir string) (*storeLock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("locking store: %w", err)
 	}
-	if err := tryLock(l.f, true); err != nil {
+	if err := filelock.Try(l.f); err != nil {
 		l.release()
-		if errors.Is(err, errLocked) {
+		if errors.Is(err, filelock.ErrHeld) {
 			return nil, &BusyError{Store: dir}
 		}
-		if errors.Is(err, errNoLocks) {
+		if errors.Is(err, filelock.ErrUnsupported) {
 			return nil, &NoLocksError{dir}
 		}
 		return nil, fmt.Errorf("locking store %q: %w", dir, err)

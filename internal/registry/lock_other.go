@@ -7,13 +7,8 @@ import (
 	"os"
 )
 
-// tryLock does nothing: who writes and who prunes are not kept apart here.
-func tryLock(*os.File, bool) error { return nil }
-
 // plainly is how files are opened where nothing of the kind is known.
 const plainly = 0
-
-func lockWaiting(*os.File) error { return nil }
 
 func like(string, fs.FileInfo) error { return nil }
 

@@ -11,40 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tryLock takes a lock, alone or with others, or returns errLocked, or errNoLocks.
-func tryLock(f *os.File, alone bool) error {
-	how := unix.LOCK_SH
-	if alone {
-		how = unix.LOCK_EX
-	}
-	return flock(f, how|unix.LOCK_NB)
-}
-
-// lockWaiting takes a lock alone, and waits for it.
-func lockWaiting(f *os.File) error {
-	if err := flock(f, unix.LOCK_EX); !errors.Is(err, errNoLocks) {
-		return err
-	}
-	return nil
-}
-
 // plainly opens no symbolic link, and waits for no pipe.
 const plainly = unix.O_NOFOLLOW | unix.O_NONBLOCK
-
-func flock(f *os.File, how int) error {
-	for {
-		err := unix.Flock(int(f.Fd()), how)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.EWOULDBLOCK):
-			return errLocked
-		case errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOLCK):
-			return errNoLocks
-		}
-		return err
-	}
-}
 
 // like gives the directory that the superuser has just made at path to the owner of the store: one who seeds a store as
 // root must not lock out the service that serves it.

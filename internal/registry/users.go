@@ -20,6 +20,8 @@ import (
 	"unicode"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/sealift/sealift/internal/filelock"
 )
 
 const (
@@ -433,7 +435,7 @@ func editUsers(path string, create bool, edit func([]string) ([]string, error)) 
 		return fmt.Errorf("writing users: %w", err)
 	}
 	defer func() { _ = lock.Close() }() // it was never written to
-	if err := lockWaiting(lock); err != nil {
+	if err := filelock.Take(lock); err != nil && !errors.Is(err, filelock.ErrUnsupported) {
 		return fmt.Errorf("writing users: locking %q: %w", dir, err)
 	}
 	raw, err := readUsers(path)

@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sealift/sealift/internal/filelock"
 	"github.com/sealift/sealift/internal/strictyaml"
 )
 
@@ -158,11 +159,8 @@ func (e *OtherNamesError) Error() string {
 	return fmt.Sprintf("%q says other names for registry %q by now", e.Path, e.Registry)
 }
 
-// Waits for others who write the configuration.
-const (
-	configTries = 100
-	configPause = 50 * time.Millisecond
-)
+// configWait is how long others are waited for that write the configuration.
+const configWait = 5 * time.Second
 
 // KeepNames writes into a configuration file what is called how in a registry; the rest of the file
 // stays as it is, comments too. The file, and its directory, are made if need be. Errors:
@@ -177,22 +175,13 @@ func KeepNames(ctx context.Context, path string, names RegistryConfig) (err erro
 		return fmt.Errorf("locking the site's configuration: %w", err)
 	}
 	defer closing(dir, &err)
-	for try := 0; ; try++ {
-		err := lock(dir)
-		if err == nil {
-			break
+	waiting, cancel := context.WithTimeoutCause(ctx, configWait, &BusyError{filepath.Dir(path)})
+	defer cancel()
+	if err := filelock.Wait(waiting, dir, lock); err != nil {
+		if waiting.Err() == nil {
+			err = fmt.Errorf("locking the site's configuration: %w", err)
 		}
-		if !errors.Is(err, errLocked) {
-			return fmt.Errorf("locking the site's configuration: %w", err)
-		}
-		if try == configTries {
-			return &BusyError{filepath.Dir(path)}
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(configPause):
-		}
+		return err
 	}
 	raw, err := readConfig(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -7,10 +7,18 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/sealift/sealift/internal/filelock"
 )
 
-// errLocked is what lock returns where another one has the lock.
-var errLocked = errors.New("locked")
+// lock takes a file, or directory, for this process alone, or returns filelock.ErrHeld. Where the file
+// system has no locks it does without.
+func lock(f *os.File) error {
+	if err := filelock.Try(f); !errors.Is(err, filelock.ErrUnsupported) {
+		return err
+	}
+	return nil
+}
 
 var errNotRegular = errors.New("not a regular file")
 

@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/sealift/sealift/internal/filelock"
 )
 
 // Tx is a change of the record that is being made.
@@ -56,7 +58,7 @@ func (d *Dir) Update(ctx context.Context, now time.Time, change func(*Tx) error)
 		return Head{}, fmt.Errorf("locking the state directory: %w", err)
 	}
 	defer closing(held, &err)
-	if err := lock(held); errors.Is(err, errLocked) {
+	if err := lock(held); errors.Is(err, filelock.ErrHeld) {
 		return Head{}, &BusyError{d.path}
 	} else if err != nil {
 		return Head{}, fmt.Errorf("locking the state directory %q: %w", d.path, err)
