@@ -143,7 +143,7 @@ type guard struct {
 }
 
 func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
-	allowed := g.plain[r.URL.Host] || isLoopback(r.URL.Hostname())
+	allowed := g.plain[r.URL.Host] || IsLoopback(r.URL.Hostname())
 	if r.URL.Scheme == "http" && !allowed {
 		if r.Body != nil {
 			_ = r.Body.Close() // the contract of RoundTripper; nothing was read from it
@@ -163,7 +163,8 @@ func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-func isLoopback(host string) bool {
+// IsLoopback reports whether a host, without a port, is this machine, which is spoken to without TLS.
+func IsLoopback(host string) bool {
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return true
 	}

@@ -38,6 +38,10 @@ const (
 	KindForget = "forget"
 	// KindClock is a change of the clock floor by hand.
 	KindClock = "clock"
+	// KindCatchUp is the taking over of what the cluster knows to have been accepted by another machine of the site.
+	KindCatchUp = "catch-up"
+	// KindReceipt is the keeping of a receipt, whose digest it has.
+	KindReceipt = "receipt"
 )
 
 // Event is what happened, as the one to whom it happened tells it. The texts are kept as they

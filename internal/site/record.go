@@ -87,6 +87,9 @@ type Accepted struct {
 	At      string `json:"at"`
 	// Root is nil where no root document was in force.
 	Root *RootRef `json:"root,omitempty"`
+	// Heard says that this machine has not judged it, but was told by a cluster: nothing older is used, and it is not known
+	// to have been accepted, since whoever may write there could have said so.
+	Heard bool `json:"heard,omitempty"`
 }
 
 const recordPrefix = `{"mediaType":"` + RecordType + `","journal":`
@@ -102,7 +105,7 @@ func (r *Record) KnownDigest(digest string) *Accepted {
 	if a := find(r.Known, func(a Accepted) bool { return a.Digest == digest }); a != nil {
 		return a
 	}
-	return find(r.Accepted, func(a Accepted) bool { return a.Digest == digest })
+	return find(r.Accepted, func(a Accepted) bool { return a.Digest == digest && !a.Heard })
 }
 
 func find(list []Accepted, is func(Accepted) bool) *Accepted {
@@ -115,12 +118,22 @@ func find(list []Accepted, is func(Accepted) bool) *Accepted {
 // Accept makes a what is accepted for its name and channel, whatever was before, and remembers
 // it. Whether it may is the caller's to decide.
 func (r *Record) Accept(a Accepted) {
+	r.set(a)
+	r.Remember(a)
+}
+
+// Hear makes a what counts as accepted for its name and channel, as a cluster says, without making it known: see Accepted.Heard.
+func (r *Record) Hear(a Accepted) {
+	a.Heard = true
+	r.set(a)
+}
+
+func (r *Record) set(a Accepted) {
 	if old := r.Find(a.Name, a.Channel); old != nil {
 		*old = a
 	} else {
 		r.Accepted = append(r.Accepted, a)
 	}
-	r.Remember(a)
 }
 
 // Remember makes a known, as the one accepted last, without making it what is accepted for its
@@ -278,6 +291,9 @@ func (r *Record) validate() error {
 		if known[a.Digest] {
 			return fmt.Errorf("known manifest %s twice", a.Digest)
 		}
+		if a.Heard {
+			return fmt.Errorf("known manifest %s was only heard of", a.Digest)
+		}
 		known[a.Digest] = true
 	}
 	return nil
@@ -310,6 +326,9 @@ func (p PinnedRoot) validate() error {
 	}
 	return nil
 }
+
+// Check reports whether a is what a record may hold.
+func (a Accepted) Check() error { return a.validate() }
 
 func (a Accepted) validate() error {
 	if err := errors.Join(manifest.CheckName(a.Name), manifest.CheckVersion(a.Version), manifest.CheckDigest(a.Digest)); err != nil {

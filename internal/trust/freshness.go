@@ -161,7 +161,8 @@ func (j *judgement) version(d *Decision, chains map[string][]*SignedRoot, digest
 		j.otherChannel()
 		return nil
 	}
-	if have.Digest == digest {
+	// Of what was only heard of, a version and a digest need not belong together.
+	if have.Digest == digest && have.Version == j.m.Version {
 		return nil
 	}
 	if have.Root != nil && ResetSince(chains[have.Root.Name], have.Root.Version, j.m.Name) && signedUnder(d, have.Root.Name) {
