@@ -73,7 +73,7 @@ func rollout(r *RolloutSpec) *manifest.Rollout {
 	if r == nil {
 		return nil
 	}
-	return &manifest.Rollout{Strategy: r.Strategy, Front: manifest.Front{Kind: r.Front.Kind, Name: r.Front.Name}, Steps: r.Steps}
+	return &manifest.Rollout{Strategy: r.Strategy, Front: manifest.Front{Kind: r.Front.Kind, Name: r.Front.Name, Service: r.Front.Service}, Steps: r.Steps}
 }
 
 // registryValues are list as a manifest has it.

@@ -35,7 +35,7 @@ func TestDescribe(t *testing.T) {
 		t.Errorf("parameters %+v, %v", params, err)
 	}
 	shop := s.Charts[0]
-	if got := rollout(shop.Rollout); got.Strategy != "canary" || got.Front != (manifest.Front{Kind: "HTTPRoute", Name: "shop.front"}) || len(got.Steps) != 2 {
+	if got := rollout(shop.Rollout); got.Strategy != "canary" || got.Front != (manifest.Front{Kind: "HTTPRoute", Name: "shop.front", Service: "*-web"}) || len(got.Steps) != 2 {
 		t.Errorf("rollout %+v", got)
 	}
 	if rollout(nil) != nil {
@@ -64,7 +64,7 @@ func TestParametersThatLeadNowhere(t *testing.T) {
 	}
 	_, err := s.parameters(func(release string) (string, error) { return "", &ReleaseNameError{Name: release} })
 	var bad *ParameterError
-	if !errors.As(err, &bad) || bad.Name != "host" || bad.Line != 77 {
+	if !errors.As(err, &bad) || bad.Name != "host" || bad.Line != 79 {
 		t.Error(err)
 	}
 	// Two names for one release.

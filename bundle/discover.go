@@ -157,8 +157,8 @@ type rendering struct {
 	choice bool
 	docs   []byte
 	finds  []chart.Find
-	// warning is why there are no docs, tooLarge what there is too much of.
-	warning, tooLarge string
+	// warning is why there are no docs, tooLarge what there is too much of, silence what the vendor should say.
+	warning, tooLarge, silence string
 }
 
 // discover renders every release in every way that the spec asks for, and finds the images.
@@ -199,7 +199,7 @@ func (g *gathered) discover(ctx context.Context) error {
 // the ways to render it.
 func renderWarnings(list []*rendering) []string {
 	var lines []string
-	large := map[*packedRelease]bool{}
+	large, silent := map[*packedRelease]bool{}, map[*packedRelease]bool{}
 	for _, r := range list {
 		if r.warning != "" && !slices.Contains(lines, r.warning) {
 			lines = append(lines, r.warning)
@@ -207,6 +207,10 @@ func renderWarnings(list []*rendering) []string {
 		if r.tooLarge != "" && !large[r.release] {
 			large[r.release] = true
 			lines = append(lines, r.tooLarge)
+		}
+		if r.silence != "" && !silent[r.release] {
+			silent[r.release] = true
+			lines = append(lines, r.silence)
 		}
 	}
 	return lines
@@ -272,7 +276,8 @@ func (g *gathered) renderings() ([]*rendering, error) {
 			return nil, err
 		}
 		for _, v := range versions {
-			list = append(list, &rendering{release: p, files: p.values, kubernetes: v, set: defaults})
+			plain := &rendering{release: p, files: p.values, kubernetes: v, set: defaults}
+			list = append(append(list, plain), p.inEnvironments(plain)...)
 			for _, variant := range p.variants {
 				list = append(list, &rendering{release: p, files: append(slices.Clone(p.values), variant), variant: variant.Name, kubernetes: v, set: defaults})
 			}
@@ -371,8 +376,30 @@ func (r *rendering) render(ctx context.Context) error {
 	} else if size > chart.MaxRecord {
 		r.tooLarge = fmt.Sprintf("release %s: the record that Helm keeps of it takes about %d bytes, and Kubernetes takes %d: it cannot be installed as one release", p.Key(), size, chart.MaxRecord)
 	}
+	if err := r.adviseRollback(); err != nil {
+		return err
+	}
 	for _, job := range p.jobs {
 		r.docs = append(append(append(r.docs, "\n---\n"...), job...), '\n')
+	}
+	return nil
+}
+
+// adviseRollback tells of hooks of an upgrade where the vendor does not say whether there is a way back over them.
+func (r *rendering) adviseRollback() error {
+	if !r.upgrade || r.release.Rollback != "" {
+		return nil
+	}
+	hooks, err := chart.Hooks(r.docs)
+	if err != nil {
+		return err
+	}
+	for i := range hooks {
+		if hooks[i].Runs("pre-upgrade", "post-upgrade") {
+			r.silence = fmt.Sprintf("release %s: an upgrade runs the hook %s, and the spec does not say whether what it does can be undone: "+
+				"rollback: safe, manual or forbidden. Without it sites have to accept each upgrade as one without a way back (--accept-no-return)", r.release.Key(), hooks[i].Object)
+			return nil
+		}
 	}
 	return nil
 }

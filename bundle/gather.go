@@ -69,11 +69,16 @@ type packedRelease struct {
 	from        string
 	apiVersions []string
 	variants    []chart.ValuesFile
-	dependsOn   []string
-	jobs        [][]byte
-	jobFiles    []string
-	blobs       []manifest.Blob
-	line        int
+	// environments are in the order of the spec.
+	environments []packedEnvironment
+	dependsOn    []string
+	jobs         [][]byte
+	jobFiles     []string
+	// front is the object of the front, from frontFile.
+	front     []byte
+	frontFile string
+	blobs     []manifest.Blob
+	line      int
 }
 
 // gather brings the charts, finds what they name, and reads what else lies on this machine.
@@ -92,6 +97,9 @@ func gather(ctx context.Context, s *Spec, o Options) (*gathered, error) {
 		return nil, err
 	}
 	if err := g.describeSite(); err != nil {
+		return nil, err
+	}
+	if err := g.checkRollouts(ctx); err != nil {
 		return nil, err
 	}
 	if err := g.discover(ctx); err != nil {
@@ -189,6 +197,9 @@ func (g *gathered) fetchReleases(ctx context.Context) error {
 		for i, job := range p.jobs {
 			g.lockFile(p.jobFiles[i], job)
 		}
+		if p.front != nil {
+			g.lockFile(p.frontFile, p.front)
+		}
 	}
 	releases := map[string]*packedRelease{}
 	charts := map[string]*packedRelease{}
@@ -284,10 +295,16 @@ func (g *gathered) fetch(ctx context.Context, fetcher *chart.Fetcher, c *ChartSp
 		v.Name = path
 		p.variants = append(p.variants, v)
 	}
+	if err := g.addEnvironments(p, c.Environments); err != nil {
+		return nil, err
+	}
 	if p.merged, err = chart.MergeValues(p.values); err != nil {
 		return nil, err
 	}
 	if err := g.addChecks(p, c.Checks); err != nil {
+		return nil, err
+	}
+	if err := g.addFront(p, c.Rollout); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -503,12 +520,22 @@ func (g *gathered) addChartBlobs(p *packedRelease) error {
 		}
 		p.Manifest = keep(raw, mediaTypeOCIManifest)
 	}
-	for _, v := range p.values {
-		d := keep(v.Data, manifest.MediaTypeValues)
-		p.Values = append(p.Values, manifest.ValuesFile{Name: v.Name, Digest: d.Digest, Size: d.Size})
+	keepValues := func(files []chart.ValuesFile) (list []manifest.ValuesFile) {
+		for _, v := range files {
+			d := keep(v.Data, manifest.MediaTypeValues)
+			list = append(list, manifest.ValuesFile{Name: v.Name, Digest: d.Digest, Size: d.Size})
+		}
+		return list
+	}
+	p.Values = keepValues(p.values)
+	for _, e := range p.environments {
+		p.Environments = append(p.Environments, manifest.Environment{Name: e.name, Values: keepValues(e.values)})
 	}
 	for _, job := range p.jobs {
 		keep(job, manifest.MediaTypeObjects)
+	}
+	if p.front != nil {
+		keep(p.front, manifest.MediaTypeObjects)
 	}
 	return nil
 }

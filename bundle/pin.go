@@ -138,6 +138,7 @@ func (g *gathered) lockChart(p *packedRelease, c *ChartSpec) {
 	for i, name := range c.Values {
 		g.lockFile(name, p.values[i].Data)
 	}
+	g.lockEnvironments(p, c.Environments)
 	for i, name := range c.RenderWith {
 		g.lockFile(name, p.variants[i].Data)
 	}

@@ -57,10 +57,13 @@ func keyRules() map[string]schema {
 		"Chart.rollback":     rollback,
 
 		"RegistryValue.path": matching(schemaValuePath),
+		"Environment.name":   {"pattern": schemaDNSLabel, "maxLength": manifest.MaxEnvironmentName},
+		"Environment.values": {"minItems": 1},
 		"RegistryValue.gets": {"enum": []string{manifest.RegistryWhole, manifest.RegistryHost, manifest.RegistryPrefix}, "default": manifest.RegistryWhole},
 		"Rollout.strategy":   words(manifest.RolloutBlueGreen, manifest.RolloutCanary),
 		"Rollout.steps":      {"items": schema{"minimum": 1, "maximum": 99}, "uniqueItems": true},
 		"Front.kind":         words(manifest.FrontService, manifest.FrontHTTPRoute),
+		"Front.service":      {"pattern": `^[a-z0-9-]*\*[a-z0-9-]*$`},
 		"Check.name":         matching(schemaDNSLabel),
 		"Check.timeout":      matching(`^([0-9.]+(ns|us|ms|s|m|h))+$`),
 		"CheckHTTP.service":  matching(schemaDNSLabel),
@@ -110,6 +113,7 @@ func typeRules() map[string]schema {
 		"SignerSpec":         signer,
 		"VerifySpec":         verify,
 		"ChartSpec":          one(keys("path"), keys("oci"), keys("repo", "chart")),
+		"EnvironmentSpec":    keys("name", "values"),
 		"ProvenanceSpec":     keys("keyring"),
 		"RegistryValueSpec":  keys("path"),
 		"RolloutSpec":        keys("strategy", "front"),
@@ -203,6 +207,7 @@ var descriptions = map[string]string{
 	"Chart.release":        "The name of the release. Default: the chart's name.",
 	"Chart.namespace":      "The namespace of the release. Default: the release.",
 	"Chart.values":         "Values files, merged from first to last. They travel and are used at the site.",
+	"Chart.environments":   "Values for kinds of sites, such as staging, of which a site may choose one set with --environment.",
 	"Chart.renderWith":     "More values files, each used by itself on top of values, only to find images. They do not travel.",
 	"Chart.apiVersions":    "Added to those under kubernetes when this chart is rendered.",
 	"Chart.dependsOn":      wordsDependsOn,
@@ -210,6 +215,9 @@ var descriptions = map[string]string{
 	"Chart.rollback":       wordsRollback,
 	"Chart.rollout":        "How a new version takes over from the old one. Without it, in place.",
 	"Chart.checks":         wordsChecks,
+
+	"Environment.name":   "What a site chooses it by, for all charts that have it.",
+	"Environment.values": "Values files, used on top of those of the chart, merged from first to last. They travel.",
 
 	"Provenance.keyring": "A file with the OpenPGP public keys of which one must have signed the chart.",
 
@@ -220,8 +228,10 @@ var descriptions = map[string]string{
 	"Rollout.front":    "The object that leads to the release, and that is switched.",
 	"Rollout.steps":    "The shares of a canary in percent, rising, each below 100.",
 
-	"Front.kind": "Service or HTTPRoute.",
-	"Front.name": "The name of the object, in the namespace of the release.",
+	"Front.kind":    "Service or HTTPRoute.",
+	"Front.name":    "The name of the object, in the namespace of the release.",
+	"Front.service": "The name of the chart's Service that it leads to, with * for the name of the release, such as *-web. Default: the only one that the chart has.",
+	"Front.object":  "A YAML file with one HTTPRoute, from which the front is made. Default: the site makes it.",
 
 	"Check.name":    "What reports call it.",
 	"Check.http":    "Asks a Service.",

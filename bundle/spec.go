@@ -129,6 +129,8 @@ type ChartSpec struct {
 	Namespace string `yaml:"namespace"`
 	// Values are files that travel and are used at the site.
 	Values []string `yaml:"values"`
+	// Environments are values for kinds of sites, which travel too.
+	Environments []EnvironmentSpec `yaml:"environments"`
 	// RenderWith are more values files, each used by itself, only to find images.
 	RenderWith []string `yaml:"renderWith"`
 	// APIVersions are added to those of the spec when this chart is rendered.
@@ -170,6 +172,10 @@ type RolloutSpec struct {
 type FrontSpec struct {
 	Kind string `yaml:"kind"`
 	Name string `yaml:"name"`
+	// Service is the name of the chart's Service, with * for the name of the release; it defaults to the only one.
+	Service string `yaml:"service"`
+	// Object is the path of a YAML file with one HTTPRoute.
+	Object string `yaml:"object"`
 }
 
 // CheckSpec is a health check; exactly one of HTTP, TCP and Job is there.
@@ -452,6 +458,8 @@ charts: []
 #    release: shop                # default: the chart's name
 #    namespace: shop              # default: the release
 #    values: [values.yaml]        # travel, and are used at the site
+#    environments:                # values of which a site chooses one set, with --environment
+#      - {name: staging, values: [staging.yaml]}
 #    renderWith: [all-on.yaml]    # more values, each used only to find images
 #    dependsOn: [db]              # installed after that release
 #    registryValues:              # values that receive the site's registry

@@ -31,6 +31,7 @@ func (c *completion) charts() {
 		if len(ch.RegistryValues) > manifest.MaxRegistryValues {
 			c.at(fmt.Errorf("%d registryValues, at most %d are allowed", len(ch.RegistryValues), manifest.MaxRegistryValues), "charts", i, "registryValues")
 		}
+		c.environments(ch.Environments, i)
 		paths := map[string]int{}
 		for j := range ch.RegistryValues {
 			c.registryValue(&ch.RegistryValues[j], paths, i, j)
@@ -203,6 +204,14 @@ func checkRollout(r *RolloutSpec) error {
 	if err := checkObjectName(r.Front.Name); err != nil {
 		return fmt.Errorf("rollout: front: %w", err)
 	}
+	if r.Front.Service != "" {
+		if err := manifest.CheckFrontService(r.Front.Service); err != nil {
+			return fmt.Errorf("rollout: %w", err)
+		}
+	}
+	if r.Front.Object != "" && r.Front.Kind != manifest.FrontHTTPRoute {
+		return fmt.Errorf("rollout: front: object is for a front of kind %s", manifest.FrontHTTPRoute)
+	}
 	if canary := r.Strategy == manifest.RolloutCanary; canary != (len(r.Steps) > 0) {
 		return fmt.Errorf("rollout: %s has %d steps; %s has at least one, and %s none", r.Strategy, len(r.Steps), manifest.RolloutCanary, manifest.RolloutBlueGreen)
 	}
@@ -212,6 +221,9 @@ func checkRollout(r *RolloutSpec) error {
 			return fmt.Errorf("rollout: steps %v do not rise from at least 1 to at most 99", r.Steps)
 		}
 		last = step
+	}
+	if r.Front.Kind == manifest.FrontService && last > manifest.MaxShareByPods {
+		return fmt.Errorf("rollout: step %d: behind a Service the share is made of pods, of at most %d percent", last, manifest.MaxShareByPods)
 	}
 	return nil
 }

@@ -205,6 +205,8 @@ charts:
     release: shop
     namespace: shop
     values: [values.yaml]
+    environments:
+      - {name: staging, values: [staging.yaml]}
     renderWith: [on.yaml]
     apiVersions: [v1, apps/v1/Deployment, monitoring.coreos.com/v1]
     dependsOn: [crds, data/db]
@@ -214,7 +216,7 @@ charts:
     rollback: manual
     rollout:
       strategy: canary
-      front: {kind: HTTPRoute, name: shop.front}
+      front: {kind: HTTPRoute, name: shop.front, service: '*-web', object: route.yaml}
       steps: [5, 50]
     checks:
       - name: web
@@ -289,7 +291,7 @@ func TestWholeSpec(t *testing.T) {
 	if got := s.Charts[0].RegistryValues[0].Gets; got != "registry" {
 		t.Errorf("a registry value gets %q", got)
 	}
-	if got := s.Parameters[0].line; got != 77 {
+	if got := s.Parameters[0].line; got != 79 {
 		t.Errorf("a parameter is on line %d", got)
 	}
 	// Every key of every type is somewhere in it, so that the tests of the schema see them all.
@@ -367,6 +369,10 @@ func TestMistakes(t *testing.T) {
 		{chart("dependsOn:\n- a\n- A"), 12, "dependsOn: release"},
 		{chart("dependsOn: [a/b/c]"), 10, "dependsOn"},
 		{chart("dependsOn:\n- a\n- a"), 12, "second time, first on line 11"},
+		{chart("environments:\n- values: [a]"), 11, "an environment has no name"},
+		{chart("environments:\n- name: Staging\n  values: [a]"), 11, "environment \"Staging\" is not made of"},
+		{chart("environments:\n- name: a\n  values: [a]\n- name: a\n  values: [a]"), 13, "second time, first on line 11"},
+		{chart("environments:\n- name: a"), 11, "environment \"a\" has no values"},
 		{chart("registryValues:\n- gets: host"), 11, "registryValues: path"},
 		{chart("registryValues:\n- path: a\n  gets: all"), 12, `gets "all" is none of registry, host, prefix`},
 		{chart("registryValues:\n- path: a\n- path: a"), 12, "second time, first on line 11"},
@@ -377,6 +383,9 @@ func TestMistakes(t *testing.T) {
 		{chart("rollout: {strategy: blueGreen, front: {kind: Service, name: a}, steps: [5]}"), 10, "steps"},
 		{chart("rollout: {strategy: canary, front: {kind: Service, name: a}, steps: [50, 5]}"), 10, "do not rise"},
 		{chart("rollout: {strategy: canary, front: {kind: Service, name: a}, steps: [100]}"), 10, "do not rise"},
+		{chart("rollout: {strategy: canary, front: {kind: Service, name: a}, steps: [76]}"), 10, "made of pods"},
+		{chart("rollout: {strategy: blueGreen, front: {kind: Service, name: a, service: web}}"), 10, "with one *"},
+		{chart("rollout: {strategy: blueGreen, front: {kind: Service, name: a, object: a.yaml}}"), 10, "object is for"},
 		{chart("checks:\n- tcp: {service: a, port: 1}"), 11, "no name"},
 		{chart("checks:\n- name: a"), 11, "0 of http, tcp and job"},
 		{chart("checks:\n- name: a\n  job: j\n  tcp: {service: a, port: 1}"), 11, "2 of http, tcp and job"},

@@ -91,6 +91,8 @@ const (
 	ChangedRelease   = "release"
 	ChangedNamespace = "namespace"
 	ChangedValues    = "values"
+	// ChangedEnvironments is about the values for kinds of sites.
+	ChangedEnvironments = "environments"
 	// ChangedSource is about where the chart came from; another tag there does not count.
 	ChangedSource = "source"
 	// ChangedProvenance is another provenance file, or key that it was proven with. ChangedReferrers
@@ -311,6 +313,7 @@ func compareChart(old, now *Chart) ChartChange {
 	c = note(c, old.Release != now.Release, ChangedRelease)
 	c = note(c, old.Namespace != now.Namespace, ChangedNamespace)
 	c = note(c, !slices.Equal(old.Values, now.Values), ChangedValues)
+	c = note(c, !slices.EqualFunc(old.Environments, now.Environments, sameEnvironment), ChangedEnvironments)
 	c = note(c, old.origin() != now.origin() || old.Plain != now.Plain, ChangedSource)
 	c = note(c, !same(old.Provenance, now.Provenance) || old.SignedBy != now.SignedBy, ChangedProvenance)
 	c = note(c, !slices.Equal(old.Referrers, now.Referrers), ChangedReferrers)
@@ -335,7 +338,8 @@ func sameRollout(a, b *Rollout) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.Strategy == b.Strategy && a.Front == b.Front && slices.Equal(a.Steps, b.Steps)
+	x, y := a.Front, b.Front
+	return a.Strategy == b.Strategy && x.Kind == y.Kind && x.Name == y.Name && x.Service == y.Service && same(x.Object, y.Object) && slices.Equal(a.Steps, b.Steps)
 }
 
 func sameCheck(a, b Check) bool {

@@ -57,7 +57,11 @@ func TestCompareWhatTheSiteSees(t *testing.T) {
 		"order of what is needed": {func(m *manifest.Manifest) { m.Requires.Architectures = []string{"arm64", "amd64"} }, ""},
 		"memory":                  {func(m *manifest.Manifest) { m.Requires.Memory = "16Gi" }, "memory:8.5Gi->16Gi"},
 		"parameter added":         {func(m *manifest.Manifest) { m.Parameters = append(m.Parameters, manifest.Parameter{Name: "x"}) }, "+parameter"},
-		"parameter removed":       {func(m *manifest.Manifest) { m.Parameters = m.Parameters[1:] }, "-parameter"},
+		"environment removed":     {func(m *manifest.Manifest) { m.Charts[0].Environments = m.Charts[0].Environments[1:] }, "chart environments"},
+		"environment's values": {func(m *manifest.Manifest) {
+			m.Charts[0].Environments = []manifest.Environment{{Name: "staging"}, {Name: "bare"}}
+		}, "chart environments"},
+		"parameter removed": {func(m *manifest.Manifest) { m.Parameters = m.Parameters[1:] }, "-parameter"},
 		"parameter": {func(m *manifest.Manifest) {
 			m.Parameters[0] = manifest.Parameter{Name: "host", Type: "integer", Required: true, Secret: true, Enum: []string{"1"}}
 		}, "parameter description,type,default,required,secret,pattern,enum,values"},
@@ -135,7 +139,8 @@ func TestNoMemberIsForgotten(t *testing.T) {
 	}{
 		{manifest.Manifest{}, 19},
 		{manifest.Image{}, 12},
-		{manifest.Chart{}, 18},
+		{manifest.Chart{}, 19},
+		{manifest.Environment{}, 2},
 		{manifest.Check{}, 5},
 		{manifest.Rollout{}, 3},
 		{manifest.File{}, 4},

@@ -134,6 +134,7 @@ func normal(m *Manifest) *Manifest {
 	n.Charts = append([]Chart{}, n.Charts...)
 	for i := range n.Charts {
 		n.Charts[i].Values = orEmpty(n.Charts[i].Values)
+		n.Charts[i].Environments = normalEnvironments(n.Charts[i].Environments)
 	}
 	n.Parameters = slices.Clone(n.Parameters)
 	for i := range n.Parameters {

@@ -53,6 +53,11 @@ func full(t testing.TB) *manifest.Manifest {
 		{Digest: sigOfSig.Digest, MediaType: img, Size: 150, Subject: sig.Digest, ArtifactType: "application/x"},
 	}
 	c.RegistryValues = []manifest.RegistryValue{{Path: "global.imageRegistry", Gets: manifest.RegistryWhole}, {Path: `a\.b.host`, Gets: manifest.RegistryHost}}
+	staging := carry(manifest.MediaTypeValues, 135)
+	c.Environments = []manifest.Environment{
+		{Name: "staging", Values: []manifest.ValuesFile{{Name: "staging.yaml", Digest: staging.Digest, Size: 135}}},
+		{Name: "bare"},
+	}
 	c.Rollback = manifest.RollbackManual
 	job := carry(manifest.MediaTypeObjects, 160)
 	c.Checks = []manifest.Check{
@@ -62,7 +67,10 @@ func full(t testing.TB) *manifest.Manifest {
 	}
 	web := *c
 	web.Release, web.DependsOn, web.RegistryValues, web.Referrers = "web", []string{"shop/shop"}, nil, nil
-	web.Rollout = &manifest.Rollout{Strategy: manifest.RolloutCanary, Front: manifest.Front{Kind: manifest.FrontHTTPRoute, Name: "web.shop"}, Steps: []int{1, 10, 99}}
+	route := carry(manifest.MediaTypeObjects, 165)
+	web.Rollout = &manifest.Rollout{
+		Strategy: manifest.RolloutCanary, Front: manifest.Front{Kind: manifest.FrontHTTPRoute, Name: "web.shop", Service: "*-web", Object: &route}, Steps: []int{1, 10, 99},
+	}
 	m.Charts = append(m.Charts, web)
 	plain := manifest.Chart{Name: "crds", Version: "0.0.0", Plain: true, Manifest: c.Manifest, Archive: c.Archive, Release: "crds", Namespace: "crds"}
 	m.Charts = append(m.Charts, plain)
@@ -271,11 +279,31 @@ func siteRules() map[string]func(*manifest.Manifest) {
 		"too many registry values": chart(func(c *manifest.Chart) {
 			c.RegistryValues = make([]manifest.RegistryValue, manifest.MaxRegistryValues+1)
 		}),
+		"environment without a name":      chart(func(c *manifest.Chart) { c.Environments[1].Name = "" }),
+		"environment in capitals":         chart(func(c *manifest.Chart) { c.Environments[1].Name = "Staging" }),
+		"environment, name too long":      chart(func(c *manifest.Chart) { c.Environments[1].Name = strings.Repeat("x", manifest.MaxEnvironmentName+1) }),
+		"environment twice":               chart(func(c *manifest.Chart) { c.Environments[1].Name = "staging" }),
+		"environment's values, no name":   chart(func(c *manifest.Chart) { c.Environments[0].Values[0].Name = "" }),
+		"environment's values, no blob":   chart(func(c *manifest.Chart) { c.Environments[0].Values[0].Digest = digestOf(many) }),
+		"environment's values, too large": chart(func(c *manifest.Chart) { c.Environments[0].Values[0].Size = manifest.MaxValuesBytes + 1 }),
+		"environments of plain objects":   func(m *manifest.Manifest) { m.Charts[2].Environments = []manifest.Environment{{Name: "staging"}} },
+		"too many environments":           chart(func(c *manifest.Chart) { c.Environments = make([]manifest.Environment, manifest.MaxEnvironments+1) }),
 		"unknown rollback":                chart(func(c *manifest.Chart) { c.Rollback = "never" }),
 		"unknown strategy":                rollout(func(r *manifest.Rollout) { r.Strategy = "" }),
 		"unknown front":                   rollout(func(r *manifest.Rollout) { r.Front.Kind = "Ingress" }),
 		"front without a name":            rollout(func(r *manifest.Rollout) { r.Front.Name = "" }),
 		"service that cannot be one":      rollout(func(r *manifest.Rollout) { r.Front.Kind = manifest.FrontService }),
+		"front to a fixed service":        rollout(func(r *manifest.Rollout) { r.Front.Service = "web" }),
+		"front to what is no service":     rollout(func(r *manifest.Rollout) { r.Front.Service = "*_web" }),
+		"front to two names":              rollout(func(r *manifest.Rollout) { r.Front.Service = "*-*" }),
+		"front's object, no blob":         rollout(func(r *manifest.Rollout) { r.Front.Object.Digest = digestOf(many) }),
+		"front's object, of another type": rollout(func(r *manifest.Rollout) { r.Front.Object.MediaType = manifest.MediaTypeFile }),
+		"front's object, too large":       rollout(func(r *manifest.Rollout) { r.Front.Object.Size = manifest.MaxFrontBytes + 1 }),
+		"object of a Service":             rollout(func(r *manifest.Rollout) { r.Front.Kind, r.Front.Name = manifest.FrontService, "web"; r.Steps = nil }),
+		"shares of too many pods": rollout(func(r *manifest.Rollout) {
+			r.Front = manifest.Front{Kind: manifest.FrontService, Name: "web"}
+			r.Steps = []int{manifest.MaxShareByPods + 1}
+		}),
 		"steps of a blue-green rollout":   rollout(func(r *manifest.Rollout) { r.Strategy = manifest.RolloutBlueGreen }),
 		"step 0":                          rollout(func(r *manifest.Rollout) { r.Steps[0] = 0 }),
 		"step 100":                        rollout(func(r *manifest.Rollout) { r.Steps[2] = 100 }),

@@ -50,6 +50,8 @@ const (
 	MaxValuesBytes = 1 << 20
 	// MaxTrustedRootBytes bounds a sigstore trusted root.
 	MaxTrustedRootBytes = 1 << 20
+	// MaxFrontBytes bounds the YAML of the object of a front.
+	MaxFrontBytes = 64 << 10
 	// MaxNotesBytes bounds release notes, MaxJobBytes the YAML of a health check.
 	MaxNotesBytes = 1 << 20
 	MaxJobBytes   = 1 << 20
@@ -248,6 +250,8 @@ type Chart struct {
 	DependsOn []string `json:"dependsOn,omitempty"`
 	// Values are the vendor's values files, later ones winning.
 	Values []ValuesFile `json:"values"`
+	// Environments are values for kinds of sites, of which a site may choose one.
+	Environments []Environment `json:"environments,omitempty"`
 	// RegistryValues are values that receive the site's registry.
 	RegistryValues []RegistryValue `json:"registryValues,omitempty"`
 	// Rollback is RollbackSafe, RollbackManual or RollbackForbidden; empty where the vendor said
@@ -305,6 +309,10 @@ const (
 	RolloutCanary    = "canary"
 )
 
+// MaxShareByPods is the largest share, in percent, of a canary whose front is a Service: it is made of pods, and needs
+// three times those of the old version at 75.
+const MaxShareByPods = 75
+
 // Rollout is how a new version of a release takes over.
 type Rollout struct {
 	Strategy string `json:"strategy"`
@@ -313,6 +321,9 @@ type Rollout struct {
 	// Steps are the shares of a canary, in percent, rising, each below 100.
 	Steps []int `json:"steps,omitempty"`
 }
+
+// Colours are the names under which Helm has a release with a Rollout, in turn.
+func Colours(release string) (blue, green string) { return release + "-blue", release + "-green" }
 
 // Kinds of a Front.
 const (
@@ -324,6 +335,12 @@ const (
 type Front struct {
 	Kind string `json:"kind"`
 	Name string `json:"name"`
+	// Service is the name of the chart's Service to which it leads, in which * stands for the name that Helm has the
+	// release under. Empty for the only one that the chart has; packing fills it in.
+	Service string `json:"service,omitempty"`
+	// Object is a blob with the YAML of one HTTPRoute, from which the front is made where a site has none; nil for
+	// one that the site makes itself.
+	Object *Descriptor `json:"object,omitempty"`
 }
 
 // Check is one health check; exactly one of HTTP, TCP and Job is set.

@@ -39,6 +39,15 @@ func SplitValuePath(s string) []string {
 	return append(keys, key.String())
 }
 
+// JoinValuePath makes a path of keys: what SplitValuePath takes apart.
+func JoinValuePath(keys []string) string {
+	escaped := make([]string, len(keys))
+	for i, key := range keys {
+		escaped[i] = strings.NewReplacer(`\`, `\\`, ".", `\.`).Replace(key)
+	}
+	return strings.Join(escaped, ".")
+}
+
 // CheckFileName reports whether s can name a file of a bundle: a relative path with slashes, without
 // empty, "." and ".." parts, without backslashes, colons and what cannot be shown, so that it means
 // the same everywhere and leads nowhere else.

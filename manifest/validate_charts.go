@@ -67,13 +67,11 @@ func (c *Chart) validate(blobs map[string]*Blob) error {
 	if err := c.validateOrigin(blobs); err != nil {
 		return err
 	}
-	for _, v := range c.Values {
-		if v.Name == "" || len(v.Name) > 255 || !plain(v.Name) {
-			return fmt.Errorf("values file name %q", v.Name)
-		}
-		if err := carried(blobs, Descriptor{v.Digest, MediaTypeValues, v.Size}, MaxValuesBytes); err != nil {
-			return fmt.Errorf("values %q: %w", v.Name, err)
-		}
+	if err := validateValues(c.Values, blobs); err != nil {
+		return err
+	}
+	if err := c.validateEnvironments(blobs); err != nil {
+		return err
 	}
 	if err := c.validateRegistryValues(); err != nil {
 		return err
@@ -83,7 +81,7 @@ func (c *Chart) validate(blobs map[string]*Blob) error {
 	default:
 		return fmt.Errorf("rollback %q is none of %q, %q and %q", c.Rollback, RollbackSafe, RollbackManual, RollbackForbidden)
 	}
-	if err := c.Rollout.validate(); err != nil {
+	if err := c.Rollout.validate(blobs); err != nil {
 		return fmt.Errorf("rollout: %w", err)
 	}
 	return c.validateChecks(blobs)
@@ -138,7 +136,7 @@ func (c *Chart) validateRegistryValues() error {
 	return nil
 }
 
-func (r *Rollout) validate() error {
+func (r *Rollout) validate(blobs map[string]*Blob) error {
 	if r == nil {
 		return nil
 	}
@@ -157,6 +155,9 @@ func (r *Rollout) validate() error {
 	default:
 		return fmt.Errorf("front of kind %q, want %q or %q", r.Front.Kind, FrontService, FrontHTTPRoute)
 	}
+	if err := r.Front.validateService(blobs); err != nil {
+		return err
+	}
 	if len(r.Steps) > 0 && r.Strategy != RolloutCanary {
 		return fmt.Errorf("steps of a %q: only a %q has them", r.Strategy, RolloutCanary)
 	}
@@ -166,6 +167,36 @@ func (r *Rollout) validate() error {
 			return fmt.Errorf("step of %d percent after %d: steps rise, from 1 to 99", s, last)
 		}
 		last = s
+	}
+	if r.Front.Kind == FrontService && last > MaxShareByPods {
+		return fmt.Errorf("step of %d percent of the pods behind a Service: at most %d are possible", last, MaxShareByPods)
+	}
+	return nil
+}
+
+// validateService checks to what a front leads, and from what it is made.
+func (f *Front) validateService(blobs map[string]*Blob) error {
+	if f.Service != "" {
+		if err := CheckFrontService(f.Service); err != nil {
+			return err
+		}
+	}
+	if f.Object == nil {
+		return nil
+	}
+	if f.Kind != FrontHTTPRoute {
+		return fmt.Errorf("object of a front that is a %s: only a %s has one", f.Kind, FrontHTTPRoute)
+	}
+	if err := carriedAs(MediaTypeObjects, blobs, *f.Object, MaxFrontBytes); err != nil {
+		return fmt.Errorf("object of the front: %w", err)
+	}
+	return nil
+}
+
+// CheckFrontService reports whether s names the Service of a release that has more than one name: with one * for it.
+func CheckFrontService(s string) error {
+	if strings.Count(s, "*") != 1 || !dnsPattern().MatchString(strings.Replace(s, "*", "x", 1)) {
+		return fmt.Errorf("service %q of a front is not a name with one * for that of the release", s)
 	}
 	return nil
 }

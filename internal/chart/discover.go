@@ -83,8 +83,13 @@ func newScan(known func(host string) bool) *scan {
 
 // images calls f for every image of the document.
 func (d *document) images(s *scan, f func(hit) error) error {
+	return d.objectImages(s, func(_ *yaml.Node, h hit) error { return f(h) })
+}
+
+// objectImages is images with the object that holds each.
+func (d *document) objectImages(s *scan, f func(*yaml.Node, hit) error) error {
 	return d.objects(func(object *yaml.Node) error {
-		w := newImageWalker(s, object, f)
+		w := newImageWalker(s, object, func(h hit) error { return f(object, h) })
 		return w.walk(object, place{})
 	})
 }

@@ -244,24 +244,31 @@ func (s *stream) edited(reencode func(*document) bool) ([]byte, error) {
 
 // encodeInPlace is the edit that writes the i-th document anew.
 func (s *stream) encodeInPlace(i int, lines *lineIndex) (edit, error) {
-	e := edit{end: len(s.src)}
-	var err error
-	if i > 0 || s.startsExplicitly(i, lines) {
-		if e.start, err = s.documentStart(i, lines); err != nil {
-			return edit{}, err
-		}
-	}
-	if i+1 < len(s.docs) {
-		if e.end, err = s.documentStart(i+1, lines); err != nil {
-			return edit{}, err
-		}
+	start, end, err := s.documentSpan(i, lines)
+	if err != nil {
+		return edit{}, err
 	}
 	text, err := encode(s.docs[i].tree)
 	if err != nil {
 		return edit{}, err
 	}
-	e.text = "---\n" + string(text)
-	return e, nil
+	return edit{start: start, end: end, text: "---\n" + string(text)}, nil
+}
+
+// documentSpan finds the bytes of the i-th document, from its separator on.
+func (s *stream) documentSpan(i int, lines *lineIndex) (start, end int, err error) {
+	end = len(s.src)
+	if i > 0 || s.startsExplicitly(i, lines) {
+		if start, err = s.documentStart(i, lines); err != nil {
+			return 0, 0, err
+		}
+	}
+	if i+1 < len(s.docs) {
+		if end, err = s.documentStart(i+1, lines); err != nil {
+			return 0, 0, err
+		}
+	}
+	return start, end, nil
 }
 
 func (s *stream) startsExplicitly(i int, lines *lineIndex) bool {

@@ -35,3 +35,24 @@ func CheckJob(docs []byte) error {
 	}
 	return nil
 }
+
+// CheckRoute reports whether docs is exactly one HTTPRoute of the Gateway API, which has rules. Errors are *[ManifestError]
+// or say what there is instead.
+func CheckRoute(docs []byte) error {
+	objects, err := clientObjects(docs)
+	if err != nil {
+		return err
+	}
+	if len(objects) != 1 {
+		return fmt.Errorf("it holds %d objects, want one HTTPRoute", len(objects))
+	}
+	o := objects[0]
+	if o.GetKind() != "HTTPRoute" || o.GroupVersionKind().Group != "gateway.networking.k8s.io" {
+		return fmt.Errorf("it holds a %s of %q, want an HTTPRoute of \"gateway.networking.k8s.io/v1\"", o.GetKind(), o.GetAPIVersion())
+	}
+	spec, _ := o.Object["spec"].(map[string]any)
+	if len(mappings(spec["rules"])) == 0 {
+		return errors.New("the HTTPRoute has no rules")
+	}
+	return nil
+}

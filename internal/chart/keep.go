@@ -3,6 +3,7 @@ package chart
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -154,7 +155,7 @@ func insertion(lines *lineIndex, mapping *yaml.Node, key string, value *yaml.Nod
 		return edit{}, false
 	}
 	indent := string(lines.src[lines.start(first.Line):at])
-	if strings.Trim(indent, " ") != "" || indent == "" {
+	if strings.Trim(indent, " ") != "" {
 		return edit{}, false
 	}
 	lineEnd := "\n"
@@ -164,10 +165,32 @@ func insertion(lines *lineIndex, mapping *yaml.Node, key string, value *yaml.Nod
 	return edit{start: at, end: at, text: key + ": " + flowText(value) + lineEnd + indent}, true
 }
 
-// flowText writes the two values that KeepData inserts.
+// flowText writes a value that is inserted, of lists, mappings, and texts that need no quotes, in one line.
 func flowText(value *yaml.Node) string {
-	if value.Kind == yaml.MappingNode {
-		return "{" + keepKey + ": " + keepValue + "}"
+	var parts []string
+	switch value.Kind { //nolint:exhaustive // others do not come here
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(value.Content); i += 2 {
+			parts = append(parts, value.Content[i].Value+": "+flowText(value.Content[i+1]))
+		}
+		return "{" + strings.Join(parts, ", ") + "}"
+	case yaml.SequenceNode:
+		for _, item := range value.Content {
+			parts = append(parts, flowText(item))
+		}
+		return "[" + strings.Join(parts, ", ") + "]"
 	}
-	return value.Value
+	if isWord(value.Value) {
+		return value.Value
+	}
+	return scalarText(value.Value, yaml.DoubleQuotedStyle)
+}
+
+// isWord says that s is a text to every YAML version without quotes: letters and dashes that are no word for
+// true, false or null.
+func isWord(s string) bool {
+	if s == "" || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz-") != "" || strings.HasPrefix(s, "-") {
+		return false
+	}
+	return !slices.Contains([]string{"y", "n", "yes", "no", "on", "off", "true", "false", "null"}, s)
 }

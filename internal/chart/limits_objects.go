@@ -148,3 +148,7 @@ func textSize(n *yaml.Node, size int) int {
 	}
 	return size
 }
+
+// ClientObjects reads rendered documents as Helm's client for Kubernetes does, lists taken apart. Errors are
+// *[ManifestError].
+func ClientObjects(docs []byte) ([]*unstructured.Unstructured, error) { return clientObjects(docs) }

@@ -1,6 +1,7 @@
 package chart
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"strconv"
@@ -435,4 +436,33 @@ func cut(s string, limit int) string {
 		end--
 	}
 	return s[:end] + "…"
+}
+
+// OnlyIn are the objects of old that now has not, compared as by [CompareObjects]. Errors are *[ManifestError].
+func OnlyIn(old, now []byte, namespace string) ([]byte, error) {
+	before, err := readObjects(old, namespace)
+	if err != nil {
+		return nil, err
+	}
+	after, err := readObjects(now, namespace)
+	if err != nil {
+		return nil, err
+	}
+	has := make(map[objectKey]bool, len(after))
+	for _, o := range after {
+		has[o.key] = true
+	}
+	var out bytes.Buffer
+	for _, o := range before {
+		if has[o.key] {
+			continue
+		}
+		text, err := encode(o.tree)
+		if err != nil {
+			return nil, &ManifestError{Line: o.tree.Line, Err: err}
+		}
+		out.WriteString("---\n")
+		out.Write(text)
+	}
+	return out.Bytes(), nil
 }

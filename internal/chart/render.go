@@ -5,14 +5,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"regexp"
 
 	"helm.sh/helm/v4/pkg/action"
 	"helm.sh/helm/v4/pkg/chart/common"
+	chartv2 "helm.sh/helm/v4/pkg/chart/v2"
 	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
+	kubefake "helm.sh/helm/v4/pkg/kube/fake"
 	"helm.sh/helm/v4/pkg/release"
+	releasecommon "helm.sh/helm/v4/pkg/release/common"
 	releasev1 "helm.sh/helm/v4/pkg/release/v1"
+	"helm.sh/helm/v4/pkg/storage"
+	"helm.sh/helm/v4/pkg/storage/driver"
 )
 
 // DefaultKubeVersion is the Kubernetes version that charts see when the caller
@@ -38,19 +44,52 @@ type RenderOptions struct {
 	// "monitoring.coreos.com/v1/ServiceMonitor".
 	APIVersions []string
 	IsUpgrade   bool
+	// Revision is what an upgrade sees as .Release.Revision; 0 for 1.
+	Revision int
+	// Lookup is a cluster that templates may look objects up in, which they do by reading only; nil for none.
+	Lookup action.RESTClientGetter
 }
 
-// Render renders the chart without a cluster and returns one stream of YAML
+// Render renders the chart and returns one stream of YAML
 // documents: the objects of crds/, the templates, and the hooks and tests.
-// Nothing is looked up: the template functions lookup and getHostByName return
-// empty results, and a remote reference in a values schema is not followed.
+// Nothing is looked up where no cluster is given: the template functions lookup
+// and getHostByName return empty results, and a remote reference in a values
+// schema is not followed.
 //
 // Errors are *[RenderError], *[SchemaError], *[KubeVersionError] and, when ctx
 // ends, its error. A template that runs on then does so in the background,
 // where it can do no more than compute.
 func (c *Chart) Render(ctx context.Context, o RenderOptions) ([]byte, error) {
-	if err := ctx.Err(); err != nil {
+	crds, docs, err := c.RenderParts(ctx, o)
+	if err != nil {
 		return nil, err
+	}
+	return JoinDocuments(crds, docs), nil
+}
+
+// JoinDocuments makes one stream of YAML documents of several.
+func JoinDocuments(streams ...[]byte) []byte {
+	var out []byte
+	for _, s := range streams {
+		if len(bytes.TrimSpace(s)) == 0 {
+			continue
+		}
+		if len(out) > 0 && !bytes.HasPrefix(s, []byte("---")) {
+			out = append(out, "---\n"...)
+		}
+		out = append(out, s...)
+		if !bytes.HasSuffix(out, []byte("\n")) {
+			out = append(out, '\n')
+		}
+	}
+	return out
+}
+
+// RenderParts is Render with the objects of crds/, of the chart and of its sub-charts that are
+// enabled, apart from what the templates give.
+func (c *Chart) RenderParts(ctx context.Context, o RenderOptions) (crds, docs []byte, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
 	}
 	if o.Release == "" {
 		o.Release = c.Name
@@ -62,14 +101,14 @@ func (c *Chart) Render(ctx context.Context, o RenderOptions) ([]byte, error) {
 		o.KubeVersion = DefaultKubeVersion
 	}
 	type result struct {
-		docs []byte
-		err  error
+		crds, docs []byte
+		err        error
 	}
 	done := make(chan result, 1)
 	go func() {
 		var r result
 		if err := protect(func() (err error) {
-			r.docs, err = c.render(ctx, o)
+			r.crds, r.docs, err = c.render(ctx, o)
 			return err
 		}); err != nil {
 			r = result{err: err}
@@ -78,47 +117,66 @@ func (c *Chart) Render(ctx context.Context, o RenderOptions) ([]byte, error) {
 	}()
 	select {
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, nil, ctx.Err()
 	case r := <-done:
-		return r.docs, c.renderError(r.err)
+		return r.crds, r.docs, c.renderError(r.err)
 	}
 }
 
-func (c *Chart) render(ctx context.Context, o RenderOptions) ([]byte, error) {
+func (c *Chart) render(ctx context.Context, o RenderOptions) (crds, docs []byte, err error) {
 	kubeVersion, err := common.ParseKubeVersion(o.KubeVersion)
 	if err != nil {
-		return nil, fmt.Errorf("reading kubernetes version %q: %w", o.KubeVersion, err)
+		return nil, nil, fmt.Errorf("reading kubernetes version %q: %w", o.KubeVersion, err)
 	}
 	ch, err := c.HelmChart()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if want := ch.Metadata.KubeVersion; want != "" && !chartutil.IsCompatibleRange(want, kubeVersion.String()) {
-		return nil, &KubeVersionError{Chart: c.Name, Constraint: want, Version: o.KubeVersion}
+		return nil, nil, &KubeVersionError{Chart: c.Name, Constraint: want, Version: o.KubeVersion}
 	}
 	if _, err := c.CheckValues(o.Values); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 
-	install := action.NewInstall(action.NewConfiguration(action.ConfigurationSetLogger(slog.DiscardHandler)))
-	install.DryRunStrategy = action.DryRunClient
-	install.ReleaseName = o.Release
-	install.Namespace = o.Namespace
-	install.IncludeCRDs = true
-	install.IsUpgrade = o.IsUpgrade
-	install.KubeVersion = kubeVersion
-	install.APIVersions = common.VersionSet(o.APIVersions)
-	install.SkipSchemaValidation = true // done above, without Helm's network access
+	// Rendering knows what it is told of a cluster, and asks for no more than templates look up.
+	capabilities := common.DefaultCapabilities.Copy()
+	capabilities.KubeVersion = *kubeVersion
+	capabilities.APIVersions = append(capabilities.APIVersions, common.VersionSet(o.APIVersions)...)
+	cfg := action.NewConfiguration(action.ConfigurationSetLogger(slog.DiscardHandler))
+	cfg.Capabilities, cfg.Releases = capabilities, storage.Init(driver.NewMemory())
+	cfg.KubeClient = &kubefake.PrintingKubeClient{Out: io.Discard, LogOutput: io.Discard}
+	strategy := action.DryRunClient
+	if o.Lookup != nil {
+		cfg.RESTClientGetter, strategy = o.Lookup, action.DryRunServer
+	}
 	var rel release.Releaser
-	if rel, err = install.RunWithContext(ctx, ch, o.Values); err != nil {
-		return nil, err
+	if o.IsUpgrade && o.Revision > 1 {
+		rel, err = upgrade(ctx, cfg, strategy, ch, o)
+	} else {
+		install := action.NewInstall(cfg)
+		install.DryRunStrategy = strategy
+		install.ReleaseName = o.Release
+		install.Namespace = o.Namespace
+		install.IsUpgrade = o.IsUpgrade
+		install.KubeVersion = kubeVersion
+		install.APIVersions = common.VersionSet(o.APIVersions)
+		install.SkipSchemaValidation = true // done above, without Helm's network access
+		rel, err = install.RunWithContext(ctx, ch, o.Values)
+	}
+	if err != nil {
+		return nil, nil, err
 	}
 	r, ok := rel.(*releasev1.Release)
 	if !ok {
-		return nil, fmt.Errorf("unexpected release type %T", rel)
+		return nil, nil, fmt.Errorf("unexpected release type %T", rel)
 	}
 
-	var out bytes.Buffer
+	// The rendering has left out of the chart what is not enabled.
+	var definitions, out bytes.Buffer
+	for _, crd := range ch.CRDObjects() {
+		fmt.Fprintf(&definitions, "---\n# Source: %s\n%s\n", crd.Filename, crd.File.Data)
+	}
 	out.WriteString(r.Manifest)
 	for _, h := range r.Hooks {
 		if out.Len() > 0 && !bytes.HasSuffix(out.Bytes(), []byte("\n")) {
@@ -126,10 +184,30 @@ func (c *Chart) render(ctx context.Context, o RenderOptions) ([]byte, error) {
 		}
 		fmt.Fprintf(&out, "---\n# Source: %s\n%s\n", h.Path, h.Manifest)
 	}
-	if out.Len() > MaxManifests {
-		return nil, fmt.Errorf("the rendered documents have more than %d bytes", MaxManifests)
+	if definitions.Len()+out.Len() > MaxManifests {
+		return nil, nil, fmt.Errorf("the rendered documents have more than %d bytes", MaxManifests)
 	}
-	return out.Bytes(), nil
+	return definitions.Bytes(), out.Bytes(), nil
+}
+
+// upgrade renders as the upgrade of a release that has one revision less.
+func upgrade(ctx context.Context, cfg *action.Configuration, strategy action.DryRunStrategy, ch *chartv2.Chart, o RenderOptions) (release.Releaser, error) {
+	memory := driver.NewMemory()
+	memory.SetNamespace(o.Namespace)
+	cfg.Releases = storage.Init(memory)
+	cfg.Releases.SetLogger(slog.DiscardHandler)
+	before := &releasev1.Release{
+		Name: o.Release, Namespace: o.Namespace, Version: o.Revision - 1, Chart: ch, Info: &releasev1.Info{Status: releasecommon.StatusDeployed},
+	}
+	if err := cfg.Releases.Create(before); err != nil {
+		return nil, err
+	}
+	a := action.NewUpgrade(cfg)
+	a.DryRunStrategy = strategy
+	a.Namespace = o.Namespace
+	a.ResetValues = true
+	a.SkipSchemaValidation = true
+	return a.RunWithContext(ctx, o.Release, ch, o.Values)
 }
 
 // templateName finds the template in Helm's messages, which carry it in several

@@ -27,7 +27,8 @@ import (
 //     registry, tag, and digest where there is one. Where they do not suffice for
 //     the result (it has no tag, and there is no digest to set) nothing changes.
 //
-// It is never called for keys, names, labels, selectors, ConfigMaps and Secrets.
+// It is never called for keys, names, labels, selectors, ConfigMaps and Secrets; see
+// [RewriteConfigMaps] for ConfigMaps.
 //
 // Where nothing changes, the same bytes come back; otherwise the bytes around
 // the rewritten references stay as they are (comments, quotes, numbers and
@@ -36,6 +37,26 @@ import (
 //
 // Errors are *[ManifestError], and those of f with the place added.
 func RewriteImages(docs []byte, f func(use Find) (string, error)) ([]byte, error) {
+	return rewriteImages(docs, func(_ *yaml.Node, h *hit) bool { return h.rewritable() }, f)
+}
+
+// RewriteConfigMaps is RewriteImages for the data of those ConfigMaps that chosen picks by the namespace and
+// name that they have themselves. f is called for whole words, and whole values, that are a complete
+// reference with its registry, and a tag or digest: whatever else they may be is not known, so that
+// what f does not know has to come back as it is. binaryData stays as it is.
+func RewriteConfigMaps(docs []byte, chosen func(namespace, name string) bool, f func(use Find) (string, error)) ([]byte, error) {
+	return rewriteImages(docs, func(object *yaml.Node, h *hit) bool {
+		// What was decoded has no place in the text.
+		if h.Way != WayConfig || h.node == nil || h.node.Line == 0 || text(field(object, "kind")) != "ConfigMap" {
+			return false
+		}
+		ref, ok := parseImage(h.Reference)
+		meta := field(object, "metadata")
+		return ok && ref.complete() && chosen(text(field(meta, "namespace")), text(field(meta, "name")))
+	}, f)
+}
+
+func rewriteImages(docs []byte, wanted func(object *yaml.Node, h *hit) bool, f func(use Find) (string, error)) ([]byte, error) {
 	s, err := parseStream(docs)
 	if err != nil {
 		return nil, err
@@ -44,8 +65,8 @@ func RewriteImages(docs []byte, f func(use Find) (string, error)) ([]byte, error
 	scan := newScan(func(string) bool { return true })
 	for _, doc := range s.docs {
 		var changes []change
-		err := doc.images(scan, func(h hit) error {
-			if !h.rewritable() {
+		err := doc.objectImages(scan, func(object *yaml.Node, h hit) error {
+			if !wanted(object, &h) {
 				return nil
 			}
 			to, err := f(h.Find)

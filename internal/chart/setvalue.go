@@ -116,6 +116,22 @@ func hasValue(values map[string]any, keys []string) bool {
 	return true
 }
 
+// HasValue reports whether values have something at a path, be it null, or something else than a mapping on
+// the way there.
+func HasValue(values map[string]any, path string) bool {
+	at := values
+	for _, key := range manifest.SplitValuePath(path) {
+		v, ok := at[key]
+		if !ok {
+			return false
+		}
+		if at, ok = v.(map[string]any); !ok {
+			return true
+		}
+	}
+	return true
+}
+
 // CopyValues returns a copy of values that shares nothing with them.
 func CopyValues(values map[string]any) map[string]any {
 	out := make(map[string]any, len(values))

@@ -49,6 +49,12 @@ func MergeValues(files []ValuesFile) (map[string]any, error) {
 	return merged, nil
 }
 
+// OverlayValues returns values with others on top of them, in Helm's way: mappings merge, anything else is
+// replaced. It changes neither, and the result shares nothing with them.
+func OverlayValues(values, others map[string]any) map[string]any {
+	return loader.MergeMaps(CopyValues(values), CopyValues(others))
+}
+
 // CheckValues checks values against the values.schema.json files of the chart
 // and of its enabled sub-charts, as Helm does before it renders. A violation is
 // a *[SchemaError].

@@ -218,6 +218,7 @@ IMAGES = [{"source": SOURCE, "artifactType?": MEDIA, **descriptor(4 * MiB), "pla
 CHECKS = [{"name": LABEL,
            "http?": {"service": LABEL, "port": range(1, 65536), "path": re.compile("(?=.{1,1024}\\Z)/[!-~]*"), "status?": range(100, 600), "tls?": TRUE},
            "tcp?": {"service": LABEL, "port": range(1, 65536)}, "job?": descriptor(MiB), "seconds?": upto(86400)}, 64]
+VALUES = [{"name": NONEMPTY, "digest": DIGEST, "size": upto(MiB)}, 65536]
 MANIFEST = {
     "mediaType": re.compile(r"application/vnd\.sealift\.manifest\.v1\+json"), "format": range(1, 2),
     "head?": range(4096, 32 * MiB + 1, 4096), "name": LABEL, "version": SEMVER, "channel": LABEL, "created": TIME, "expires?": TIME,
@@ -227,10 +228,13 @@ MANIFEST = {
     "charts": [{"name": CHART, "version": CHARTVERSION, "appVersion?": PLAIN, "source?": PLAIN, "plain?": TRUE, "manifest": descriptor(4 * MiB),
                 "archive": descriptor(64 * MiB), "provenance?": descriptor(MiB), "signedBy?": FINGERPRINT, "referrers?": REFERRERS,
                 "release": RELEASE, "namespace": LABEL, "dependsOn?": [PLAIN, 1024],
-                "values": [{"name": NONEMPTY, "digest": DIGEST, "size": upto(MiB)}, 65536],
+                "values": VALUES,
+                "environments?": [{"name": re.compile(f"(?=.{{1,32}}\\Z){LABEL.pattern}"), "values": VALUES}, 32],
                 "registryValues?": [{"path": PLAIN, "gets": re.compile("registry|host|prefix")}, 256],
                 "rollback?": re.compile("safe|manual|forbidden"),
-                "rollout?": {"strategy": re.compile("blueGreen|canary"), "front": {"kind": re.compile("Service|HTTPRoute"), "name": SUBDOMAIN},
+                "rollout?": {"strategy": re.compile("blueGreen|canary"), "front": {"kind": re.compile("Service|HTTPRoute"), "name": SUBDOMAIN,
+                                                                                  "service?": re.compile(r"[a-z0-9-]*\*[a-z0-9-]*"),
+                                                                                  "object?": descriptor(64 << 10)},
                              "steps?": [range(1, 100), 99]},
                 "checks?": CHECKS}, 1024],
     "files?": [{"name": PLAIN, "digest": DIGEST, "size": upto(1 << 40), "executable?": TRUE}, 32768],
@@ -332,7 +336,8 @@ def check_site(m, check_referrers, unique):
         unique("dependency", c.get("dependsOn", []))
         before[release] = c
         require("source" not in c or CHARTSOURCE.fullmatch(c["source"]), "manifest: malformed source of a chart")
-        require("plain" not in c or not {"source", "provenance", "referrers"} & set(c), "manifest: origin of plain objects")
+        unique("environment", [e["name"] for e in c.get("environments", [])])
+        require("plain" not in c or not {"source", "provenance", "referrers", "environments"} & set(c), "manifest: origin of plain objects")
         if "provenance" in c:
             descriptor_of(c["provenance"], "application/vnd.cncf.helm.chart.provenance.v1.prov", "provenance")
         require("signedBy" not in c or "provenance" in c, "manifest: a fingerprint without a provenance file")
@@ -341,6 +346,12 @@ def check_site(m, check_referrers, unique):
         rollout = c.get("rollout", {"strategy": "canary", "front": {"kind": "HTTPRoute"}})
         steps = rollout.get("steps", [])
         require(rollout["front"]["kind"] != "Service" or LABEL.fullmatch(rollout["front"]["name"]), "manifest: malformed name of a Service")
+        service = rollout["front"].get("service", "*")
+        require(LABEL.fullmatch(service.replace("*", "x")), "manifest: malformed name of the Service of a front")
+        if "object" in rollout["front"]:
+            require(rollout["front"]["kind"] == "HTTPRoute", "manifest: object of a front that is no HTTPRoute")
+            descriptor_of(rollout["front"]["object"], "application/vnd.sealift.objects.v1+yaml", "front")
+        require(rollout["front"]["kind"] != "Service" or all(x <= 75 for x in steps), "manifest: share of too many pods")
         require(steps == sorted(set(steps)) and (not steps or rollout["strategy"] == "canary"), "manifest: steps of a rollout")
         unique("check", [k["name"] for k in c.get("checks", [])])
         for k in c.get("checks", []):
@@ -442,8 +453,9 @@ def parse_manifest(raw):
     require(all(i["reasons"] for i in m.get("ignored", [])), "manifest: an ignored image without reasons")
     used += check_site(m, lambda referrers, digest: check_referrers(referrers, {digest}), unique)
     for c in m["charts"]:
-        require(all(len(v["name"].encode()) <= 255 for v in c["values"]), "manifest: name of a values file too long")
-        used += [c["manifest"], c["archive"]] + [{**v, "mediaType": "application/vnd.sealift.values.v1+yaml"} for v in c["values"]]
+        values = c["values"] + [v for e in c.get("environments", []) for v in e["values"]]
+        require(all(len(v["name"].encode()) <= 255 for v in values), "manifest: name of a values file too long")
+        used += [c["manifest"], c["archive"]] + [{**v, "mediaType": "application/vnd.sealift.values.v1+yaml"} for v in values]
     for d in used:
         have = carried.get(d["digest"], (None, None))
         require(have[0] == d["size"] and (have[1] == d["mediaType"] or d["mediaType"] in OWN_TYPES), f"manifest: a descriptor without its blob: {d}")
