@@ -83,6 +83,33 @@ func Accept(ctx context.Context, bundles []*verify.Bundle, o AcceptOptions) (sit
 	return record(ctx, o, func(tx *site.Tx) error { return acceptAll(ctx, tx, bundles, o) })
 }
 
+// Begun records that bundles were judged here and that something of them is in a cluster, but not all: what is to be promoted, or goes
+// on later. The roots that came with them are pinned, and the bundles are known from now on, so that they may be gone on with after
+// their end; no version is raised. It returns the end of the journal. Errors are *MeanwhileError and those of site.Dir.Update.
+func Begun(ctx context.Context, bundles []*verify.Bundle, o AcceptOptions) (site.Head, error) {
+	return record(ctx, o, func(tx *site.Tx) error {
+		for _, b := range bundles {
+			for name, chain := range b.Roots() {
+				if err := checkChain(tx.Record, name, chain, o); err != nil {
+					return &MeanwhileError{b.Path(), err.Error()}
+				}
+				PinRoots(tx, name, chain, "")
+			}
+			tx.Record.Remember(acceptedOf(b, o))
+		}
+		return nil
+	})
+}
+
+// acceptedOf is a bundle as a record has it.
+func acceptedOf(b *verify.Bundle, o AcceptOptions) site.Accepted {
+	m, e := b.Manifest(), b.Evidence()
+	return site.Accepted{
+		Name: m.Name, Channel: m.Channel, Version: m.Version, Digest: e.Manifest, Created: m.Created,
+		At: o.Now.UTC().Truncate(time.Second).Format(time.RFC3339), Root: rootOf(e),
+	}
+}
+
 // acceptAll accepts bundles, of one name the older ones first, however they were named.
 func acceptAll(ctx context.Context, tx *site.Tx, bundles []*verify.Bundle, o AcceptOptions) error {
 	for _, b := range bundles {
@@ -216,10 +243,7 @@ func overridden(tx *site.Tx, b *verify.Bundle, o AcceptOptions) {
 func accept(tx *site.Tx, b *verify.Bundle, stale []*trust.StaleError, o AcceptOptions) {
 	m, e := b.Manifest(), b.Evidence()
 	changed := slices.ContainsFunc(stale, func(s *trust.StaleError) bool { return s.Kind == trust.Changed })
-	a := site.Accepted{
-		Name: m.Name, Channel: m.Channel, Version: m.Version, Digest: e.Manifest, Created: m.Created,
-		At: o.Now.UTC().Truncate(time.Second).Format(time.RFC3339), Root: rootOf(e),
-	}
+	a := acceptedOf(b, o)
 	// An older version that was allowed once stays known, but does not become what is accepted:
 	// what the site has seen does not go back.
 	have := tx.Record.Find(m.Name, m.Channel)
@@ -227,7 +251,7 @@ func accept(tx *site.Tx, b *verify.Bundle, stale []*trust.StaleError, o AcceptOp
 	case e.Unsigned:
 		// Whoever made it must not decide what the site refuses from now on.
 		tx.Record.Remember(a)
-	case have == nil || changed || manifest.CompareVersions(m.Version, have.Version) > 0, have.Digest == a.Digest, resets(b, have):
+	case have == nil || changed || manifest.CompareVersions(m.Version, have.Version) > 0, have.Digest == a.Digest && have.Version == a.Version, resets(b, have):
 		tx.Record.Accept(a)
 	default:
 		tx.Record.Remember(a)

@@ -81,6 +81,15 @@ type LoadResult struct {
 	Referrers  int               `json:"referrersLeftOut"`
 }
 
+// Seeded are the images as a receipt has them: where the vendor's names lead.
+func (r *LoadResult) Seeded() []SeededImage {
+	images := make([]SeededImage, 0, len(r.Images))
+	for _, i := range r.Images {
+		images = append(images, SeededImage{Source: i.Source, Target: i.Source, Digest: i.Digest, Action: i.Action})
+	}
+	return images
+}
+
 // NamesMoveError says that loading would move names, which was not allowed.
 type NamesMoveError struct {
 	Address string

@@ -15,13 +15,15 @@ type places struct {
 	// here are by names in the site's registry, which charts make that get the registry as a value; ""
 	// where a name may mean more than one image.
 	here map[string]string
+	// left are the names of what the vendor left out.
+	left map[string]bool
 	// asWritten says that objects keep the names that they have: they are known, and lead to the images.
 	asWritten bool
 }
 
 // newPlaces is for images of m that have been, or will be, seeded to t.
 func newPlaces(m *manifest.Manifest, seeded []SeededImage, t Target) *places {
-	p := &places{sources: map[string]string{}, here: map[string]string{}}
+	p := &places{sources: map[string]string{}, here: map[string]string{}, left: map[string]bool{}}
 	images := map[string]*manifest.Image{}
 	for _, img := range m.AllImages() {
 		images[img.Source] = img
@@ -38,7 +40,7 @@ func newPlaces(m *manifest.Manifest, seeded []SeededImage, t Target) *places {
 	}
 	for i := range m.Ignored {
 		source := m.Ignored[i].Reference
-		p.sources[source] = source
+		p.sources[source], p.left[source] = source, true
 		if ref, err := oci.Normalize(source); err == nil {
 			p.call(ref, t, source, ref.Digest)
 		}

@@ -64,6 +64,8 @@ func CheckImages(ctx context.Context, plans []ReleasePlan, seeded []SeededImage,
 			}
 			r := Reference{ref.String(), p.Namespace + "/" + p.Release, f.Object, f.Path, carried[ref.String()]}
 			switch {
+			case ref.Registry != target.Registry && r.Carried && p.parts.asWritten:
+				// As was asked for: the nodes have mirrors.
 			case ref.Registry != target.Registry:
 				elsewhere = append(elsewhere, r)
 			// What was rewritten has a digest; other texts may be about anything.

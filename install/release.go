@@ -1,17 +1,15 @@
 package install
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/sealift/sealift/internal/chart"
+	"github.com/sealift/sealift/internal/ledger"
 	"github.com/sealift/sealift/internal/oci"
-	"github.com/sealift/sealift/internal/progress"
-	"github.com/sealift/sealift/internal/release"
 	"github.com/sealift/sealift/internal/trust"
 	"github.com/sealift/sealift/manifest"
 	"github.com/sealift/sealift/verify"
@@ -43,13 +41,28 @@ func (e *PreflightError) Unwrap() error { return e.Err }
 type Release struct {
 	Name      string
 	Namespace string
-	Chart     *chart.Chart
-	Values    map[string]any
+	// As is the name under which Helm gets it: Name, or for one that is rolled out beside its former version another.
+	As string
+	// Spec is what the vendor says of it.
+	Spec   *manifest.Chart
+	Chart  *chart.Chart
+	Values map[string]any
+	// Warnings say what the site has said and what does not count.
+	Warnings []string
+	// Rendering is how its objects are changed before they reach the cluster.
+	Rendering Rendering
+	bundle    *verify.Bundle
 	places    *places
 	// requires is what the cluster must offer; nil for nothing.
 	requires *manifest.Requires
 	// rule is the one by which the bundle was accepted.
 	rule *trust.Rule
+	// reads are the parameters that come from Secrets of the cluster, with these: they are as secret as those that the vendor calls so.
+	reads map[string]SecretKey
+	// front is how users are led to it, once CheckRollouts has found that they can be.
+	front *ledger.Front
+	// behind is what is behind a front by which users are shared out by numbers of pods; nil for others.
+	behind *chart.Behind
 }
 
 // Releases reads the charts and values of b, whose images have been, or will be, seeded as
@@ -60,6 +73,12 @@ func Releases(b *verify.Bundle, images []SeededImage, site Site) ([]*Release, er
 
 func releases(b *verify.Bundle, places *places, site Site) ([]*Release, error) {
 	m := b.Manifest()
+	if err := site.checkEnvironment(m); err != nil {
+		return nil, err
+	}
+	if err := site.checkReleases(m); err != nil {
+		return nil, err
+	}
 	texts, err := site.parameters(m)
 	if err != nil {
 		return nil, err
@@ -75,24 +94,25 @@ func releases(b *verify.Bundle, places *places, site Site) ([]*Release, error) {
 		if err != nil {
 			return nil, err
 		}
-		var files []chart.ValuesFile
-		for _, v := range mc.Values {
-			raw, err := b.ReadBlob(v.Digest, manifest.MaxValuesBytes)
-			if err != nil {
-				return nil, err
-			}
-			files = append(files, chart.ValuesFile{Name: v.Name, Data: raw})
-		}
-		values, err := chart.MergeValues(files)
+		vendor, err := site.vendorValues(mc, func(v manifest.ValuesFile) ([]byte, error) { return b.ReadBlob(v.Digest, manifest.MaxValuesBytes) })
 		if err != nil {
 			return nil, err
 		}
-		if err := site.apply(values, mc, m, texts); err != nil {
+		values, warnings, err := site.apply(vendor, mc, m, texts)
+		if err != nil {
 			return nil, fmt.Errorf("values of release %s/%s: %w", mc.Namespace, mc.Release, err)
 		}
+		unknown, err := site.unknown(c, mc.Key(), vendor)
+		if err != nil {
+			return nil, err
+		}
+		warnings = append(warnings, unknown...)
+		if err := site.checkValues(c, mc.Key(), values); err != nil {
+			return nil, err
+		}
 		all = append(all, &Release{
-			Name: mc.Release, Namespace: mc.Namespace, Chart: c, Values: values, places: places,
-			requires: m.Requires, rule: b.Rule(),
+			Name: mc.Release, Namespace: mc.Namespace, As: mc.Release, Spec: mc, Chart: c, Values: values, Warnings: warnings, Rendering: site.Rendering,
+			bundle: b, places: places, requires: m.Requires, rule: b.Rule(), reads: site.secretKeys(),
 		})
 	}
 	return all, nil
@@ -102,35 +122,73 @@ func releases(b *verify.Bundle, places *places, site Site) ([]*Release, error) {
 // point to the target registry, pinned by digest, and objects that hold data are kept when a
 // release goes. Hooks and tests pass here too. What only may be an image is rewritten where the
 // bundle carries it, and else left alone; so is what the vendor left out. Where the nodes have the
-// images under the vendor's names, all of these stay. Errors wrap *MissingImageError.
+// images under the vendor's names, all of these stay. Jobs that Sealift runs itself are taken out.
+// Errors wrap *MissingImageError and *chart.RunError.
 func (r *Release) PostRender(docs []byte) ([]byte, error) {
-	docs, err := chart.RewriteImages(docs, func(use chart.Find) (string, error) {
-		ref, err := oci.Normalize(use.Reference)
-		if err != nil && use.Probable {
-			return use.Reference, nil
-		}
-		if err != nil {
-			return "", err
-		}
-		if to, ok := r.places.find(ref); ok {
-			if r.places.asWritten {
-				return use.Reference, nil
-			}
-			return to, nil
-		}
-		if use.Probable {
-			return use.Reference, nil
-		}
-		return "", &MissingImageError{use.Reference, r.Chart.Name, use.Object, use.Path}
+	docs, _, _, err := chart.SplitJobs(docs)
+	if err != nil {
+		return nil, err
+	}
+	return r.postRender(docs)
+}
+
+// postRender is PostRender of documents without Jobs that Sealift runs itself.
+func (r *Release) postRender(docs []byte) ([]byte, error) {
+	docs, err := chart.LeaveOutReplicas(docs, r.Namespace, func(kind, namespace, name string) bool {
+		return r.Rendering.Autoscaled[namespace+"/"+kind+"/"+name]
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := r.checkLimits(docs); err != nil {
+	if docs, err = r.rewrite(docs); err != nil {
 		return nil, err
 	}
 	return chart.KeepData(docs)
 }
+
+// rewrite changes images and adds pull secrets, and sees that the site's policy allows the objects.
+func (r *Release) rewrite(docs []byte) ([]byte, error) {
+	docs, err := chart.RewriteImages(docs, r.rewritten)
+	if err != nil {
+		return nil, err
+	}
+	if len(r.Rendering.ConfigMaps) > 0 && !r.asWritten() {
+		docs, err = chart.RewriteConfigMaps(docs, func(namespace, name string) bool {
+			return slices.Contains(r.Rendering.ConfigMaps, cmp.Or(namespace, r.Namespace)+"/"+name)
+		}, r.rewritten)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if docs, err = chart.AddPullSecrets(docs, r.Rendering.PullSecrets); err != nil {
+		return nil, err
+	}
+	return docs, r.checkLimits(docs)
+}
+
+// rewritten is what an image becomes.
+func (r *Release) rewritten(use chart.Find) (string, error) {
+	ref, err := oci.Normalize(use.Reference)
+	if err != nil && use.Probable {
+		return use.Reference, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	to, ok := r.places.find(ref)
+	switch {
+	case ok && r.asWritten(), !ok && use.Probable:
+		return use.Reference, nil
+	case !ok:
+		return "", &MissingImageError{use.Reference, r.Chart.Name, use.Object, use.Path}
+	case r.places.left[to]:
+		return to, nil
+	}
+	return r.Rendering.pinned(to, use.Way == chart.WayParts), nil
+}
+
+// asWritten says that references stay as the vendor wrote them.
+func (r *Release) asWritten() bool { return r.places.asWritten || r.Rendering.NoRewrite }
 
 // checkLimits compares rendered objects with what the site's policy allows. Errors are
 // *trust.ViolationError, or about documents that cannot be read.
@@ -160,16 +218,49 @@ func (r *Release) checkLimits(docs []byte) error {
 	return e
 }
 
+// rendered is what a chart gives, as it would reach a cluster. Each is a stream of YAML documents; nil for none.
+type rendered struct {
+	// docs are templates, hooks and tests: what Helm gets.
+	docs []byte
+	// backup and restore are the Jobs with the annotation chart.RunAnnotation.
+	backup, restore []byte
+	// crds are the definitions in crds/ of the chart and of its sub-charts that are enabled.
+	crds []byte
+	// asWritten says that references are those of the vendor.
+	asWritten bool
+}
+
+// all is one stream of all documents.
+func (d rendered) all() []byte { return chart.JoinDocuments(d.crds, d.backup, d.docs, d.restore) }
+
 // render returns the objects as they would reach a cluster of kubeVersion that has the API
 // versions apis besides those of Kubernetes itself.
-func (r *Release) render(ctx context.Context, kubeVersion string, apis []string, upgrade bool) ([]byte, error) {
-	docs, err := r.Chart.Render(ctx, chart.RenderOptions{
-		Release: r.Name, Namespace: r.Namespace, Values: r.Values, KubeVersion: kubeVersion, APIVersions: apis, IsUpgrade: upgrade,
-	})
+func (r *Release) render(ctx context.Context, kubeVersion string, apis []string, upgrade bool) (rendered, error) {
+	return r.renderWith(ctx, chart.RenderOptions{Values: r.Values, KubeVersion: kubeVersion, APIVersions: apis, IsUpgrade: upgrade})
+}
+
+// renderWith is render with all that can be said of it; the release is named by this.
+func (r *Release) renderWith(ctx context.Context, o chart.RenderOptions) (rendered, error) {
+	o.Release, o.Namespace = r.As, r.Namespace
+	crds, docs, err := r.Chart.RenderParts(ctx, o)
 	if err != nil {
-		return nil, err
+		return rendered{}, err
 	}
-	return r.PostRender(docs)
+	docs, backup, restore, err := chart.SplitJobs(docs)
+	if err != nil {
+		return rendered{}, err
+	}
+	d := rendered{asWritten: r.asWritten()}
+	for _, part := range []struct {
+		to     *[]byte
+		docs   []byte
+		change func([]byte) ([]byte, error)
+	}{{&d.docs, docs, r.postRender}, {&d.backup, backup, r.rewrite}, {&d.restore, restore, r.rewrite}, {&d.crds, crds, r.rewrite}} {
+		if *part.to, err = part.change(part.docs); err != nil {
+			return rendered{}, err
+		}
+	}
+	return d, nil
 }
 
 // VersionError says that the cluster's version is none that the bundle is made for.
@@ -216,95 +307,6 @@ func (r *Release) suits(version string, apis []string) error {
 	return nil
 }
 
-// ReleasePlan is what an install would do with one release.
-type ReleasePlan struct {
-	Release   string `json:"release"`
-	Namespace string `json:"namespace"`
-	Chart     string `json:"chart"`
-	Version   string `json:"version"`
-	// Action is "install" or "upgrade", or "install or upgrade" where no cluster was asked.
-	Action string `json:"action"`
-	// From is the revision that a failure would go back to.
-	From *release.State `json:"from,omitempty"`
-	// AsFirst says that the chart does not render for an upgrade without looking at the cluster, so
-	// that the objects are those of a first installation.
-	AsFirst bool `json:"asFirst,omitempty"`
-	// Objects are the rewritten objects, as YAML documents, without what Secrets hold.
-	Objects string `json:"objects"`
-	// docs are the objects as they are.
-	docs []byte
-}
-
-// Plan says what an install would do with the releases. cluster may be nil: then nothing is
-// asked of it. It changes nothing. A release that cannot be rendered, or that would use images
-// which the bundle does not carry, is a *PreflightError.
-func Plan(ctx context.Context, releases []*Release, cluster *release.Cluster) ([]ReleasePlan, error) {
-	version := ""
-	var apis []string
-	if cluster != nil {
-		var err error
-		if version, err = cluster.Version(ctx); err != nil {
-			return nil, err
-		}
-		if apis, err = cluster.APIVersions(ctx); err != nil {
-			return nil, err
-		}
-	}
-	plans := []ReleasePlan{}
-	for _, r := range releases {
-		if err := r.suits(version, apis); err != nil {
-			return nil, &PreflightError{err}
-		}
-		p := ReleasePlan{Release: r.Name, Namespace: r.Namespace, Chart: r.Chart.Name, Version: r.Chart.Version, Action: "install or upgrade"}
-		if cluster != nil {
-			state, err := cluster.Current(ctx, r.Name, r.Namespace)
-			if release.IsForbidden(err) {
-				return nil, &PreflightError{err}
-			}
-			if err != nil {
-				return nil, err
-			}
-			p.From, p.Action = state, release.ActionInstall
-			if state != nil {
-				p.Action = release.ActionUpgrade
-			}
-		}
-		docs, err := r.render(ctx, version, apis, p.From != nil)
-		if is := (*chart.RenderError)(nil); p.From != nil && errors.As(err, &is) {
-			// Charts look up what is installed, which a plan cannot show them, and some refuse to go
-			// on without it. Then it is planned as it would be installed first.
-			p.AsFirst = true
-			docs, err = r.render(ctx, version, apis, false)
-		}
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			var violation *trust.ViolationError
-			if errors.As(err, &violation) {
-				return nil, fmt.Errorf("release %s/%s: %w", r.Namespace, r.Name, violation)
-			}
-			return nil, &PreflightError{fmt.Errorf("release %s/%s: %w", r.Namespace, r.Name, err)}
-		}
-		shown, err := chart.HideSecrets(docs)
-		if err != nil {
-			return nil, err
-		}
-		p.Objects, p.docs = string(shown), docs
-		plans = append(plans, p)
-	}
-	return plans, nil
-}
-
-// Installed is what became of one release.
-type Installed struct {
-	Release   string `json:"release"`
-	Namespace string `json:"namespace"`
-	Action    string `json:"action"`
-	Revision  int    `json:"revision"`
-	From      int    `json:"from,omitempty"`
-}
-
 // FailedError says that an install failed after it had begun to change the cluster, and what
 // became of the way back.
 type FailedError struct {
@@ -317,11 +319,22 @@ type FailedError struct {
 	Back []string
 	// Revert is set where the way back failed too; then the cluster is in between.
 	Revert error
+	// Held says why nothing went back, or nothing could be recorded: somebody has to decide, see 'sealift status'.
+	Held string
+	// Doing is what failed, "checking"; empty for an install.
+	Doing string
 }
 
 // Error says what failed, why, and what the state is now.
 func (e *FailedError) Error() string {
-	s := fmt.Sprintf("installing release %s/%s: %v", e.Namespace, e.Release, e.Err)
+	verb, what := "installing", "bundle "+e.Release
+	if e.Doing != "" {
+		verb = e.Doing
+	}
+	if e.Namespace != "" {
+		what = fmt.Sprintf("release %s/%s", e.Namespace, e.Release)
+	}
+	s := fmt.Sprintf("%s %s: %v", verb, what, e.Err)
 	for _, d := range e.Diagnosis {
 		s += "\n  " + d
 	}
@@ -330,6 +343,9 @@ func (e *FailedError) Error() string {
 	}
 	if e.Revert != nil {
 		s += fmt.Sprintf("\nchanging back failed: %v", e.Revert)
+	}
+	if e.Held != "" {
+		s += "\nheld: " + e.Held
 	}
 	return s
 }
@@ -340,113 +356,4 @@ func (e *FailedError) Unwrap() []error {
 		return []error{e.Err, e.Revert}
 	}
 	return []error{e.Err}
-}
-
-// ApplyOptions say how releases are installed.
-type ApplyOptions struct {
-	Cluster *release.Cluster
-	// Timeout bounds the waiting for one release and, again, for its way back.
-	Timeout  time.Duration
-	Progress progress.Reporter
-}
-
-// revertGrace is added to the timeout of a way back, for what is not waiting, and for taking
-// the lease of a release again where it was lost.
-const revertGrace = 2 * time.Minute
-
-// Apply installs or upgrades the releases in order. When one fails, or ctx ends, everything
-// that this call changed goes back in reverse order, to the revisions recorded before, and
-// the error is a *FailedError; errors of other types mean that nothing was changed, for
-// example a *release.BusyError, where another install works on one of the releases. All
-// releases are protected from others until the end, see package release.
-func Apply(ctx context.Context, releases []*Release, o ApplyOptions) ([]Installed, error) {
-	// All that can be known to fail is tried before the first change.
-	if _, err := Plan(ctx, releases, o.Cluster); err != nil {
-		return nil, err
-	}
-	task := o.Progress.Start("installing releases", int64(len(releases)), progress.Items)
-	defer task.Done()
-	changes := make([]change, 0, len(releases))
-	defer func() {
-		for _, c := range slices.Backward(changes) {
-			c.operation.End(ctx)
-		}
-	}()
-	for _, r := range releases {
-		op, err := o.Cluster.Begin(ctx, release.Release{
-			Name: r.Name, Namespace: r.Namespace, Chart: r.Chart, Values: r.Values, PostRender: r.PostRender, Timeout: o.Timeout,
-		})
-		if err != nil {
-			return nil, err
-		}
-		changes = append(changes, change{release: r, operation: op})
-	}
-	var done []Installed
-	for i := range changes {
-		c := &changes[i]
-		var err error
-		if c.result, err = c.operation.Apply(ctx); err != nil {
-			return nil, back(ctx, changes[:i+1], err, o)
-		}
-		in := Installed{Release: c.release.Name, Namespace: c.release.Namespace, Action: c.result.Action, Revision: c.result.Revision}
-		if c.result.Previous != nil {
-			in.From = c.result.Previous.Revision
-		}
-		done = append(done, in)
-		task.Add(1)
-		task.Note(fmt.Sprintf("%s/%s", c.release.Namespace, c.release.Name))
-	}
-	return done, nil
-}
-
-// change is what becomes of one release.
-type change struct {
-	release   *Release
-	operation *release.Operation
-	result    release.Result
-}
-
-// begun says that something was, or may have been, changed.
-func (c change) begun() bool { return c.result.Action != "" }
-
-// back takes all changes back, last first, also where ctx has ended. The last one is that which
-// failed. It returns cause itself where there is nothing to take back.
-func back(ctx context.Context, changes []change, cause error, o ApplyOptions) error {
-	if !slices.ContainsFunc(changes, change.begun) {
-		return cause
-	}
-	failed := changes[len(changes)-1]
-	e := &FailedError{Release: failed.release.Name, Namespace: failed.release.Namespace, Err: cause}
-	ctx = context.WithoutCancel(ctx)
-	if failed.begun() {
-		diagnose, cancel := context.WithTimeout(ctx, 15*time.Second)
-		// What is wrong with the pods is the best that can be had, not what the error depends on.
-		e.Diagnosis, _ = o.Cluster.Diagnose(diagnose, e.Namespace, e.Release)
-		cancel()
-	}
-	task := o.Progress.Start("changing back", int64(len(changes)), progress.Items)
-	defer task.Done()
-	for _, c := range slices.Backward(changes) {
-		if !c.begun() {
-			task.Add(1)
-			continue
-		}
-		name := c.release.Namespace + "/" + c.release.Name
-		rctx, cancel := context.WithTimeout(ctx, o.Timeout+revertGrace)
-		err := c.operation.Revert(rctx)
-		cancel()
-		if err != nil {
-			e.Revert = errors.Join(e.Revert, fmt.Errorf("%s: %w", name, err))
-			continue
-		}
-		if c.result.Previous != nil {
-			name += fmt.Sprintf(" to revision %d", c.result.Previous.Revision)
-		} else {
-			name += " (uninstalled; data is kept)"
-		}
-		e.Back = append(e.Back, name)
-		task.Add(1)
-		task.Note(name)
-	}
-	return e
 }

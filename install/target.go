@@ -248,12 +248,15 @@ func (r *root) choose(img *manifest.Image, mode IndexMode) error {
 	return nil
 }
 
-// ownedTag is the tag sealift.NAME.VERSION.HEX, cut to what a tag may be.
+// ownedLimit is where the part of an owned tag before the digest is cut.
+const ownedLimit = 110
+
+// ownedTag is the tag sealift.NAME.VERSION.HEX, cut to what a tag may be. See parseOwned.
 func ownedTag(m *manifest.Manifest, digest string) string {
 	tag := "sealift." + m.Name + "." + strings.ReplaceAll(m.Version, "+", "_")
 	// 128 characters are allowed; the digest keeps what is cut apart.
-	if len(tag) > 110 {
-		tag = tag[:110]
+	if len(tag) > ownedLimit {
+		tag = tag[:ownedLimit]
 	}
 	return tag + "." + digest[len("sha256:"):][:16]
 }

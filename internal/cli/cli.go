@@ -41,6 +41,8 @@ type Env struct {
 	// Budget is how much is borne of registries before they are given up; its zero value has the
 	// defaults.
 	Budget oci.Budget
+	// LogSockets are the sockets of "syslog" and "journald"; those of the system where it has none.
+	LogSockets map[string][]string
 	// Terminal reports whether standard error is a terminal.
 	Terminal bool
 	// ReadPassword asks at the terminal until its context ends; nil where there is none.
@@ -96,6 +98,7 @@ type app struct {
 	progress string
 	verbose  bool
 	noExec   bool
+	logging  logging
 	// reading is how bundles in registries are read.
 	reading reading
 	// secrets are never printed, whoever quotes them.
@@ -115,10 +118,12 @@ func Run(ctx context.Context, args []string, env Env) int {
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	err := root.ExecuteContext(ctx)
 	if err == nil {
+		a.endLogging(ctx, nil, ExitOK)
 		return ExitOK
 	}
 	code := exitCode(ctx, err)
 	a.printError(err, code)
+	a.endLogging(ctx, err, code)
 	return code
 }
 
@@ -202,24 +207,29 @@ interrupted. An exit status that is not listed means failure.`,
 		SilenceUsage:               true,
 		Args:                       unknownCommand,
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			slog.SetDefault(a.logger())
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.fromEnvironment(cmd.Flags()); err != nil {
 				return &usageError{err, cmd.CommandPath()}
 			}
-			return a.checkGlobal(cmd)
+			if err := a.checkGlobal(cmd); err != nil {
+				return err
+			}
+			return a.startLogging(cmd, args)
 		},
 	}
 	root.PersistentFlags().StringVar(&a.output, "output", "text", "how to print results: text or json")
 	root.PersistentFlags().StringVar(&a.progress, "progress", "auto", "how to show progress on standard error: auto, bar, plain, json or none")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log what libraries do to standard error")
 	root.PersistentFlags().BoolVar(&a.noExec, "no-exec", false, "run no other program: no credential helper, no exec plugin of a kubeconfig, no KMS plugin")
+	a.logging.add(root.PersistentFlags())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{err, cmd.CommandPath()} })
 	root.AddCommand(
 		a.initCommand(), a.schemaCommand(), a.imagesCommand(), a.lockCommand(), a.keygenCommand(), a.packCommand(), a.inspectCommand(), a.verifyCommand(),
 		a.listCommand(), a.diffCommand(), a.extractCommand(), a.splitCommand(), a.joinCommand(), a.parityCommand(), a.repairCommand(),
 		a.signCommand(), a.publicKeyCommand(), a.trustCommand(), a.journalCommand(), a.rootCommand(),
-		a.seedCommand(), a.installCommand(), a.serveCommand(), a.pruneCommand(), a.mirrorsCommand(), a.loadCommand(), a.pushCommand(), a.pullCommand(), a.versionCommand(),
+		a.seedCommand(), a.preflightCommand(), a.planCommand(), a.installCommand(), a.resumeCommand(), a.revertCommand(), a.promoteCommand(), a.abortCommand(),
+		a.statusCommand(), a.historyCommand(), a.receiptCommand(), a.reportCommand(), a.rollbackCommand(), a.uninstallCommand(), a.supportCommand(),
+		a.serveCommand(), a.pruneCommand(), a.mirrorsCommand(), a.loadCommand(), a.pushCommand(), a.pullCommand(), a.versionCommand(),
 	)
 	a.reading = newReading()
 	a.addRemoteFlags(root)
@@ -321,14 +331,6 @@ func (a *app) fromEnvironment(fs *pflag.FlagSet) error {
 		f.Annotations[setByEnvironment] = []string{"true"}
 	})
 	return first
-}
-
-// logger is where libraries log: nowhere, unless asked.
-func (a *app) logger() *slog.Logger {
-	if !a.verbose {
-		return slog.New(slog.DiscardHandler)
-	}
-	return slog.New(slog.NewTextHandler(hiding{a}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 // print writes a result: v as JSON, or what text writes.

@@ -80,6 +80,9 @@ func writeChart(w io.Writer, ch *manifest.Chart) {
 	if len(ch.DependsOn) > 0 {
 		line("after %s", strings.Join(ch.DependsOn, ", "))
 	}
+	for i := range ch.Environments {
+		line("environment %s: %s", ch.Environments[i].Name, environmentFiles(&ch.Environments[i], func(v manifest.ValuesFile) string { return v.Name }))
+	}
 	for _, rv := range ch.RegistryValues {
 		line("value %s gets the site's %s", rv.Path, map[string]string{
 			manifest.RegistryWhole: "registry", manifest.RegistryHost: "registry, without prefix", manifest.RegistryPrefix: "prefix in the registry",
@@ -94,6 +97,18 @@ func writeChart(w io.Writer, ch *manifest.Chart) {
 	for i := range ch.Checks {
 		line("check %s", describeCheck(&ch.Checks[i]))
 	}
+}
+
+// environmentFiles lists the values files of an environment.
+func environmentFiles(e *manifest.Environment, text func(manifest.ValuesFile) string) string {
+	if e == nil {
+		return ""
+	}
+	var names []string
+	for _, v := range e.Values {
+		names = append(names, text(v))
+	}
+	return strings.Join(names, ", ")
 }
 
 func steps(percent []int) string {

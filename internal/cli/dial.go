@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sealift/sealift/internal/oci"
 )
 
 // ForeignHostError says that the site's registry has sent us to a host that nobody has named. Host has
@@ -30,7 +32,7 @@ func (a *app) dialer(registry string, more, plain []string) func(ctx context.Con
 	ports := []string{port}
 	if port == "" {
 		ports = []string{"443"}
-		if slices.Contains(plain, registry) || isLoopback(host) {
+		if slices.Contains(plain, registry) || oci.IsLoopback(host) {
 			ports = append(ports, "80")
 		}
 	}
@@ -60,10 +62,4 @@ func hostPort(host string) (name, port string) {
 		name, port = h, p
 	}
 	return strings.ToLower(strings.Trim(name, "[]")), port
-}
-
-// isLoopback reports whether a host is this machine, which is spoken to without TLS.
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }

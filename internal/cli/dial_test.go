@@ -193,13 +193,28 @@ func TestInstallDialsOnlyRegistryAndCluster(t *testing.T) {
 		d.mu.Unlock()
 		return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
 	}
-	code, _, stderr := runIn(t, dir, refusing, "install", filepath.Join(dir, "charted-1.0.0.tar.zst"), "--key", filepath.Join(dir, "cosign.pub"),
-		"--registry", registryAddress, "--plain-http", registryAddress, "--kubeconfig", filepath.Join(dir, "kubeconfig"))
-	if code != cli.ExitCluster {
-		t.Errorf("exit code %d: %s", code, stderr)
-	}
-	if got := d.hosts(); !slices.Equal(got, []string{clusterAddress, registryAddress}) {
-		t.Errorf("dialed %v", got)
+	for _, c := range []struct {
+		args []string
+		code int
+		want []string
+	}{
+		// The cluster comes first: what it knows decides how the bundle is judged.
+		{[]string{"--kubeconfig", filepath.Join(dir, "kubeconfig")}, cli.ExitCluster, []string{clusterAddress}},
+		{[]string{"--dry-run"}, cli.ExitOK, []string{registryAddress}},
+	} {
+		d.mu.Lock()
+		d.addresses = nil
+		d.mu.Unlock()
+		code, _, stderr := runIn(t, dir, refusing, append([]string{
+			"install", filepath.Join(dir, "charted-1.0.0.tar.zst"), "--key", filepath.Join(dir, "cosign.pub"),
+			"--registry", registryAddress, "--plain-http", registryAddress,
+		}, c.args...)...)
+		if code != c.code {
+			t.Errorf("%v: exit code %d: %s", c.args, code, stderr)
+		}
+		if got := d.hosts(); !slices.Equal(got, c.want) {
+			t.Errorf("%v: dialed %v, want %v", c.args, got, c.want)
+		}
 	}
 }
 

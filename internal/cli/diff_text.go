@@ -204,6 +204,12 @@ func chartChanges(old, now *manifest.Chart) []changedText {
 		list = append(list, changedText{"referrers", count(len(old.Referrers), "artifact"), count(len(now.Referrers), "artifact")})
 	}
 	add("depends on", strings.Join(old.DependsOn, ", "), strings.Join(now.DependsOn, ", "))
+	for _, name := range environmentNames(old, now) {
+		files := func(c *manifest.Chart) string {
+			return environmentFiles(c.Environment(name), func(v manifest.ValuesFile) string { return v.Name + " " + short(v.Digest) })
+		}
+		add("environment "+name, files(old), files(now))
+	}
 	add("registry", describeRegistryValues(old), describeRegistryValues(now))
 	add("rollback", old.Rollback, now.Rollback)
 	add("rollout", describeRollout(old.Rollout), describeRollout(now.Rollout))
@@ -226,6 +232,17 @@ func describeProvenance(c *manifest.Chart) string {
 		return c.Provenance.Digest + ", not checked"
 	}
 	return c.Provenance.Digest + ", key " + c.SignedBy
+}
+
+// environmentNames are those that either has, in the order of now.
+func environmentNames(old, now *manifest.Chart) []string {
+	var names []string
+	for _, e := range slices.Concat(now.Environments, old.Environments) {
+		if !slices.Contains(names, e.Name) {
+			names = append(names, e.Name)
+		}
+	}
+	return names
 }
 
 func describeRegistryValues(c *manifest.Chart) string {

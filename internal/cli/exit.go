@@ -10,6 +10,7 @@ import (
 	"github.com/sealift/sealift/install"
 	"github.com/sealift/sealift/internal/archive"
 	"github.com/sealift/sealift/internal/chart"
+	"github.com/sealift/sealift/internal/ledger"
 	"github.com/sealift/sealift/internal/oci"
 	"github.com/sealift/sealift/internal/publish"
 	"github.com/sealift/sealift/internal/registry"
@@ -44,7 +45,8 @@ const (
 	ExitCluster = 21
 	// ExitPreflight: an install was refused before anything was changed in the cluster.
 	ExitPreflight = 22
-	// ExitHeld: an install failed and changing back failed too.
+	// ExitHeld: an install failed and nothing, or not all, was changed back: a point of no return was passed, or changing back
+	// failed too. Or what is installed is in the middle of something.
 	ExitHeld = 23
 	// ExitDisk: the disk is full, or a medium cannot be read or written.
 	ExitDisk = 30
@@ -57,7 +59,7 @@ func exitCode(ctx context.Context, err error) int {
 	var failed *install.FailedError
 	if errors.As(err, &failed) {
 		switch {
-		case failed.Revert != nil:
+		case failed.Revert != nil, failed.Held != "":
 			return ExitHeld
 		case ctx.Err() != nil:
 			return ExitInterrupted
@@ -69,7 +71,20 @@ func exitCode(ctx context.Context, err error) int {
 		return ExitInterrupted
 	case is[*usageError](err):
 		return ExitFailure
-	case is[*install.PreflightError](err):
+	case is[*install.UnfinishedError](err):
+		return ExitHeld
+	case is[*install.UnhealthyError](err), is[*install.NotInstalledError](err):
+		return ExitCluster
+	case is[*install.NotReceiptError](err):
+		return ExitContent
+	case receiptUnsigned(err):
+		return ExitUnsigned
+	case is[*ReceiptSignatureError](err):
+		return ExitUntrusted
+	case is[*install.PreflightError](err), is[*install.PlanChangedError](err), is[*NoWordError](err),
+		is[*install.InterruptedError](err), is[*install.NothingOpenError](err), is[*install.ClaimedError](err), is[*install.UntilError](err),
+		is[*install.OtherBundleError](err), is[*install.NoReturnError](err), is[*NoBundleError](err), is[*release.ForeignError](err),
+		is[*release.FieldConflictError](err), is[*ledger.StateError](err), is[*ledger.TooLargeError](err):
 		return ExitPreflight
 	case is[*archive.WrittenError](err), unreadable(err):
 		return ExitDisk
@@ -93,17 +108,23 @@ func exitCode(ctx context.Context, err error) int {
 		return ExitRegistry
 	case is[*verify.ContentError](err), is[*bundle.FileError](err), is[*verify.BeyondRepairError](err), is[*verify.NoParityError](err), is[*chart.PinError](err):
 		return ExitContent
-	case is[*oci.Error](err), is[*install.SparseIndexError](err), is[*install.TagsMoveError](err),
+	case is[*oci.Error](err), is[*install.NoTagDeletionError](err), is[*install.TagTakesImageError](err), is[*install.NoRepositoriesError](err), is[*install.SparseIndexError](err), is[*install.TagsMoveError](err),
 		is[*bundle.ReferrerError](err), is[*install.MergeError](err), is[*install.CollisionError](err), is[*install.NameError](err), is[*NamesChangedError](err), is[*install.PlatformsError](err), is[*install.StreamError](err), is[*chart.RepositoryError](err), is[*oci.BusyError](err), is[*registry.ConflictError](err):
 		return ExitRegistry
 	case ofNode(err):
 		return ExitRegistry
-	case is[*release.UnreachableError](err), is[*release.KubeconfigError](err), is[*release.PendingError](err),
+	case is[*release.UnreachableError](err), is[*release.CredentialsError](err), is[*release.KubeconfigError](err), is[*release.PendingError](err),
 		is[*release.FailedError](err), is[*release.NoRevisionError](err), is[*release.BusyError](err),
 		is[*release.LeaseError](err), is[*release.OvertakenError](err):
 		return ExitCluster
 	}
 	return ExitFailure
+}
+
+// receiptUnsigned reports whether a receipt has no signature at all.
+func receiptUnsigned(err error) bool {
+	var e *ReceiptSignatureError
+	return errors.As(err, &e) && e.Unsigned
 }
 
 // unreadable reports whether a volume could not be read.

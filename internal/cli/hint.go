@@ -44,7 +44,7 @@ func hint(err error) string {
 
 func firstHint(err error) string {
 	for _, h := range []func(error) string{
-		hintUsage, hintNames, hintPrune, hintServe, hintServeBundles, hintMirrors, hintLoad, hintPush, hintPull, hintSign, hintFiles, hintMedia, hintInstall, hintSite, hintContent, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster, hintMissing,
+		hintUsage, hintPreflight, hintPlan, hintRecover, hintStatus, hintReceipt, hintRollout, hintSupport, hintLogging, hintNames, hintPrune, hintServe, hintServeBundles, hintMirrors, hintLoad, hintPush, hintPull, hintSign, hintFiles, hintMedia, hintValues, hintInstall, hintSite, hintContent, hintTrust, hintRegistry, hintSpec, hintKeys, hintCluster, hintMissing,
 	} {
 		if s := h(err); s != "" {
 			return s

@@ -6,14 +6,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sealift/sealift/install"
-	"github.com/sealift/sealift/internal/release"
+	"github.com/sealift/sealift/internal/ledger"
 	"github.com/sealift/sealift/internal/site"
 	"github.com/sealift/sealift/manifest"
 	"github.com/sealift/sealift/verify"
@@ -21,10 +19,13 @@ import (
 
 type installFlags struct {
 	seedFlags
-	via                 viaFlags
-	kubeconfig, context string
-	timeout             time.Duration
-	set, setFile        []string
+	clusterFlags
+	valueFlags
+	planFlags
+	via viaFlags
+	// unasked says that a dry run asks the cluster nothing, even where one is named.
+	unasked bool
+	run     runFlags
 }
 
 func (a *app) installCommand() *cobra.Command {
@@ -58,51 +59,13 @@ Only one bundle is installed at a time, and not from a stream: it is read more t
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.install(cmd, args, f) },
 	}
-	f.add(c)
+	f.seedFlags.add(c)
+	f.addChange(c)
+	f.valueFlags.add(c)
 	f.via.add(c)
-	c.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig of the cluster (default: KUBECONFIG, then ~/.kube/config)")
-	c.Flags().StringVar(&f.context, "context", "", "context of the kubeconfig (default: its current one)")
-	c.Flags().DurationVar(&f.timeout, "timeout", release.DefaultTimeout, "how long to wait for each release to become ready")
-	c.Flags().StringArrayVar(&f.set, "set", nil, "PARAMETER=VALUE: a parameter of the bundle (repeatable)")
-	c.Flags().StringArrayVar(&f.setFile, "set-file", nil, "PARAMETER=FILE: a parameter whose value is the content of a file, without the last line's end (repeatable)")
+	f.planFlags.add(c.Flags())
+	f.run.add(c)
 	return c
-}
-
-// maxParameterBytes bounds the value of a parameter.
-const maxParameterBytes = 1 << 20
-
-// parameters reads what the site says.
-func (f *installFlags) parameters(cmd *cobra.Command) (map[string]string, error) {
-	said := map[string]string{}
-	say := func(flag, text string) (name, value string, err error) {
-		name, value, ok := strings.Cut(text, "=")
-		if !ok || name == "" {
-			return "", "", &usageError{fmt.Errorf("--%s %q is not written as PARAMETER=VALUE", flag, name), cmd.CommandPath()}
-		}
-		if _, twice := said[name]; twice {
-			return "", "", &usageError{fmt.Errorf("parameter %q is set twice", name), cmd.CommandPath()}
-		}
-		return name, value, nil
-	}
-	for _, text := range f.set {
-		name, value, err := say("set", text)
-		if err != nil {
-			return nil, err
-		}
-		said[name] = value
-	}
-	for _, text := range f.setFile {
-		name, path, err := say("set-file", text)
-		if err != nil {
-			return nil, err
-		}
-		raw, err := readBounded("parameter "+name, path, maxParameterBytes)
-		if err != nil {
-			return nil, err
-		}
-		said[name] = strings.TrimSuffix(strings.TrimSuffix(string(raw), "\n"), "\r")
-	}
-	return said, nil
 }
 
 // findKubeconfig returns the kubeconfig to use, or "" where there is none.
@@ -124,14 +87,6 @@ func (a *app) findKubeconfig(flag string) string {
 	return path
 }
 
-func (a *app) connect(f installFlags) (*release.Cluster, error) {
-	path := a.findKubeconfig(f.kubeconfig)
-	if path == "" && f.dryRun {
-		return nil, nil
-	}
-	return release.Connect(release.ClusterOptions{Kubeconfig: path, Context: f.context, Log: a.logger(), Timeout: f.timeout, NoExec: a.noExec, Dial: a.env.Dial})
-}
-
 type installResult struct {
 	Bundle  string              `json:"bundle"`
 	Version string              `json:"version"`
@@ -142,110 +97,76 @@ type installResult struct {
 	Load       *install.LoadResult   `json:"load,omitempty"`
 	Parameters []install.Said        `json:"parameters"`
 	Plan       []install.ReleasePlan `json:"plan,omitempty"`
-	Releases   []install.Installed   `json:"releases,omitempty"`
-	Journal    *site.Head            `json:"journal,omitempty"`
+	Releases   []installed           `json:"releases,omitempty"`
+	// Receipt says what became of the transaction; State is there instead where that has stopped before its end.
+	Receipt *ledger.Receipt `json:"receipt,omitempty"`
+	State   *ledger.State   `json:"state,omitempty"`
+	Journal *site.Head      `json:"journal,omitempty"`
+}
+
+// installed is what became of one release.
+type installed struct {
+	Release   string `json:"release"`
+	Namespace string `json:"namespace"`
+	Action    string `json:"action"`
+	Revision  int    `json:"revision"`
+	From      int    `json:"from,omitempty"`
 }
 
 func (a *app) install(cmd *cobra.Command, args []string, f installFlags) (err error) {
-	ctx, report := cmd.Context(), a.reporter()
-	if f.timeout <= 0 {
-		return &usageError{errors.New("--timeout is not positive"), cmd.CommandPath()}
-	}
+	ctx := cmd.Context()
 	if f.via.via != "" {
 		return a.installVia(cmd, args, f)
 	}
 	if err := f.via.unused(cmd); err != nil {
 		return err
 	}
-	o, err := f.target(a, cmd, report)
-	if err != nil {
-		return err
-	}
-	defer o.done(&err)
-	if o.named.placeholder {
-		return &usageError{errors.New("--store says where the images go, --registry how the nodes call the registry that serves them: both are needed"), cmd.CommandPath()}
-	}
-	said, err := f.parameters(cmd)
-	if err != nil {
-		return err
-	}
-	t, err := a.trusting(cmd, &f.trust)
-	if err != nil {
-		return err
-	}
-	b, done, err := a.open(cmd, args, t.policy)
-	if err != nil {
-		return err
-	}
+	p, done, err := a.prepareInstall(cmd, args, &f)
 	defer done(&err)
-	a.hideParameters(b.Manifest(), said)
-	a.warn([]*verify.Bundle{b})
-	accept, err := a.acceptOptions(t, "install", o.String())
-	if err != nil && !f.dryRun {
-		return err
-	}
-	// A bundle without charts needs no cluster.
-	var cluster *release.Cluster
-	if len(b.Manifest().Charts) > 0 {
-		if cluster, err = a.connect(f); err != nil {
-			return err
-		}
-	}
-	s, err := o.prepare(ctx, []*verify.Bundle{b})
 	if err != nil {
 		return err
 	}
-	// What would fail in the cluster for sure is found before hours of seeding.
-	preview := s.Preview()
-	place := install.Site{Target: o.Target, Parameters: said}
-	releases, err := install.Releases(b, preview.Images, place)
-	if err != nil {
+	if err := f.run.check(cmd); err != nil {
 		return err
 	}
-	parameters, err := place.Say(b.Manifest())
-	if err != nil {
-		return err
-	}
-	plan, err := install.Plan(ctx, releases, cluster)
-	if err != nil {
-		return err
-	}
-	if err := install.CheckNames(plan, b.Manifest(), o.Target); err != nil {
-		return err
-	}
-	for i := range plan {
-		plan[i].Objects = a.hide(plan[i].Objects)
-	}
-	r := &installResult{Bundle: b.Manifest().Name, Version: b.Manifest().Version, Digest: b.Evidence().Manifest, DryRun: f.dryRun, Parameters: parameters}
+	b := p.bundle
+	r := &installResult{Bundle: b.Manifest().Name, Version: b.Manifest().Version, Digest: b.Evidence().Manifest, DryRun: f.dryRun, Parameters: p.parameters}
 	if f.dryRun {
-		r.Seed, r.Plan = preview, plan
-		return a.print(r, func(w io.Writer) { writePlan(w, r, cluster != nil) })
+		r.Seed, r.Plan = p.preview, p.plan.Releases
+		return a.print(r, func(w io.Writer) { writePlan(w, r, p.cluster != nil) })
 	}
-	if err := install.Prepared(ctx, []*verify.Bundle{b}, accept); err != nil {
+	plan, err := p.followed(&f)
+	if err != nil {
 		return err
 	}
-	if r.Seed, err = o.run(ctx, s); err != nil {
+	if err := p.warned(ctx, a, &f); err != nil {
 		return err
 	}
-	o.named.keep(ctx, a)
-	elsewhere, err := install.CheckImages(ctx, plan, r.Seed.Images, o.Target, o.Client)
+	if err := install.Prepared(ctx, []*verify.Bundle{b}, p.accept); err != nil {
+		return err
+	}
+	if r.Seed, err = p.target.run(ctx, p.seeding); err != nil {
+		return err
+	}
+	p.target.named.keep(ctx, a)
+	elsewhere, err := install.CheckImages(ctx, p.plan.Releases, r.Seed.Images, p.target.Target, p.target.Client)
 	if err != nil {
 		return err
 	}
 	a.warnElsewhere(elsewhere)
-	if r.Releases, err = install.Apply(ctx, releases, install.ApplyOptions{Cluster: cluster, Timeout: f.timeout, Progress: report}); err != nil {
+	if err := p.carryOut(cmd, a, &f, r.Seed.Images, plan, r); err != nil {
 		return err
 	}
-	head, err := install.Accept(ctx, []*verify.Bundle{b}, accept)
-	if err != nil {
-		return fmt.Errorf("all was done, but could not be recorded: %w", err)
-	}
-	r.Journal = &head
 	return a.print(r, func(w io.Writer) {
-		fmt.Fprintf(w, "installed %s %s from %s\n", r.Bundle, r.Version, r.Seed.Registry)
+		fmt.Fprintf(w, "%s %s %s from %s\n", r.verb(), r.Bundle, r.Version, r.Seed.Registry)
 		writeSeeded(w, r.Seed, false)
-		writeInstalled(w, r)
+		writeChanged(w, r)
 	})
+}
+
+// errOnlyStore says that a store alone does not say what nodes call it.
+func errOnlyStore(cmd *cobra.Command) error {
+	return &usageError{errors.New("--store says where the images go, --registry how the nodes call the registry that serves them: both are needed"), cmd.CommandPath()}
 }
 
 // hideParameters keeps what the site says about secret parameters out of all that is printed.
@@ -256,18 +177,6 @@ func (a *app) hideParameters(m *manifest.Manifest, said map[string]string) {
 			a.secrets.add(said[p.Name])
 		}
 	}
-}
-
-// writeInstalled says what became of the releases, and where the journal ends.
-func writeInstalled(w io.Writer, r *installResult) {
-	for _, i := range r.Releases {
-		from := ""
-		if i.From > 0 {
-			from = fmt.Sprintf(" (was %d)", i.From)
-		}
-		fmt.Fprintf(w, "  %-7s  release %s/%s, revision %d%s\n", i.Action, i.Namespace, i.Release, i.Revision, from)
-	}
-	writeHead(w, r.Journal)
 }
 
 // warnElsewhere names what nodes would look for outside of the registry.
@@ -299,19 +208,7 @@ func writePlan(w io.Writer, r *installResult, asked bool) {
 		fmt.Fprintf(w, "registry %s\n", r.Seed.Registry)
 		writeSeeded(w, r.Seed, true)
 	}
-	for i, p := range r.Parameters {
-		if i == 0 {
-			fmt.Fprintln(w, "\nparameters")
-		}
-		value, by := strconv.Quote(p.Value), ""
-		if p.Secret {
-			value = hidden
-		}
-		if p.Default {
-			by = " (the vendor's default)"
-		}
-		fmt.Fprintf(w, "  %s = %s%s\n", p.Name, value, by)
-	}
+	writeParameters(w, r.Parameters)
 	if !asked && len(r.Plan) > 0 {
 		fmt.Fprintln(w, "\ncluster: none was named, so what is installed now is not known")
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/sealift/sealift/install"
 	"github.com/sealift/sealift/internal/nodes"
 	"github.com/sealift/sealift/verify"
+
+	"github.com/sealift/sealift/internal/oci"
 )
 
 // mirrorsFlags say which configuration is written, and where.
@@ -195,8 +197,7 @@ func onLoopback(registry string) bool {
 	if err != nil {
 		host = strings.Trim(registry, "[]")
 	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+	return oci.IsLoopback(host)
 }
 
 // hintMirrors is about what nodes get: mirrors, and archives of images.

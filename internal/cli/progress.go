@@ -22,7 +22,9 @@ const (
 
 // reporter returns what --progress asks for. Without a word, a terminal gets a bar and
 // anything else plain lines.
-func (a *app) reporter() progress.Reporter {
+func (a *app) reporter() progress.Reporter { return a.loggedReporter(a.shownReporter()) }
+
+func (a *app) shownReporter() progress.Reporter {
 	how := a.progress
 	if how == "auto" {
 		how = "plain"

@@ -50,8 +50,8 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/script/*.txtar: the commands as a user types them, against real
 // registries in this process.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "../../testdata/script",
+	const dir = "../../testdata/script"
+	params := testscript.Params{
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -86,7 +86,14 @@ func TestScripts(t *testing.T) {
 			e.Setenv("CHECKER", mustAbs("../../testdata/checker/sealift_check.py"))
 			return nil
 		},
-	})
+	}
+	if scriptFiles == nil {
+		params.Dir = dir
+	}
+	for _, name := range scriptFiles {
+		params.Files = append(params.Files, filepath.Join(dir, name+".txtar"))
+	}
+	testscript.Run(t, params)
 }
 
 func mustAbs(path string) string {
@@ -668,7 +675,15 @@ func cmdDigestOf(ts *testscript.TestScript, _ bool, args []string) {
 func cmdHasAll(ts *testscript.TestScript, _ bool, args []string) {
 	ref, err := name.ParseReference(args[0])
 	ts.Check(err)
-	idx, err := remote.Index(ref)
+	top, err := remote.Get(ref)
+	ts.Check(err)
+	if !top.MediaType.IsIndex() {
+		img, err := top.Image()
+		ts.Check(err)
+		ts.Check(validate.Image(img, validate.Fast))
+		return
+	}
+	idx, err := top.ImageIndex()
 	ts.Check(err)
 	m, err := idx.IndexManifest()
 	ts.Check(err)

@@ -179,7 +179,7 @@ func (a *app) warn(bundles []*verify.Bundle) {
 	for _, b := range bundles {
 		e := b.Evidence()
 		for _, text := range append(e.Overridden, e.Warnings...) {
-			fmt.Fprintf(a.env.Stderr, "warning: %s: %s\n", printable(b.Path()), printable(text))
+			a.warnings([]string{b.Path() + ": " + text})
 		}
 	}
 }

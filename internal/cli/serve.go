@@ -330,7 +330,8 @@ func (a *app) serviceLog() *slog.Logger {
 	if a.verbose {
 		return a.logger()
 	}
-	return slog.New(slog.NewTextHandler(hiding{a}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	shown := a.logging.handler(hiding{a}, slog.LevelWarn, a.hide)
+	return slog.New(slog.NewMultiHandler(append([]slog.Handler{shown}, a.logging.sinks...)...))
 }
 
 func (a *app) openAccessLog(path string) (*registry.AccessLog, error) {

@@ -103,6 +103,7 @@ func readLock(spec string) (*bundle.Lock, error) {
 }
 
 func (a *app) warnings(lines []string) {
+	a.logWarnings(lines)
 	for _, l := range lines {
 		fmt.Fprintf(a.env.Stderr, "warning: %s\n", printable(a.hide(l)))
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealift/sealift/install"
+	"github.com/sealift/sealift/internal/release"
 	"github.com/sealift/sealift/internal/site"
 	"github.com/sealift/sealift/internal/trust"
 	"github.com/sealift/sealift/manifest"
@@ -688,11 +689,15 @@ func checkReason(cmd *cobra.Command, reason string) error {
 
 func (a *app) trustForgetCommand() *cobra.Command {
 	var state, reason, channel, root string
+	var inCluster bool
+	var cluster clusterFlags
 	c := &cobra.Command{
 		Use:   "forget [NAME]",
 		Short: "Forget what this site has accepted of a bundle, or a vendor's root",
 		Long: `Forget which version of the bundle NAME this site has accepted, so that an older one is accepted
 again: where a wrong one was, and no root of the vendor says so (see 'sealift root next --reset').
+What a cluster has accepted would come back with the next install: with --cluster it is forgotten
+there, too. Other machines of the site that have heard of it forget it for themselves.
 With --root forget the pinned root of a vendor that has lost its root keys; 'sealift trust update'
 pins a new one then, of which the fingerprint has to be compared anew.`,
 		Args: cobra.MaximumNArgs(1),
@@ -704,13 +709,24 @@ pins a new one then, of which the fingerprint has to be compared anew.`,
 			if root == "" {
 				name = args[0]
 			}
-			return a.trustForget(cmd, forgetting{name, channel, root != "", reason, state})
+			if inCluster && root != "" {
+				return &usageError{errors.New("no cluster knows of roots: --cluster goes with NAME"), cmd.CommandPath()}
+			}
+			f := forgetting{name, channel, root != "", reason, state, nil}
+			if inCluster {
+				f.cluster = &cluster
+			}
+			return a.trustForget(cmd, f)
 		},
 	}
 	c.Flags().StringVar(&channel, "channel", manifest.DefaultChannel, "channel of the bundle")
 	c.Flags().StringVar(&root, "root", "", "vendor whose root is forgotten")
 	c.Flags().StringVar(&reason, "reason", "", "why; goes to the journal")
-	for _, name := range []string{"channel", "root", "reason"} {
+	c.Flags().BoolVar(&inCluster, "cluster", false, "forget it in the cluster, too")
+	c.Flags().StringVar(&cluster.kubeconfig, "kubeconfig", "", "kubeconfig of the cluster (default: KUBECONFIG, then ~/.kube/config)")
+	c.Flags().StringVar(&cluster.context, "context", "", "context of the kubeconfig (default: its current one)")
+	c.Flags().StringVar(&cluster.records, "record-namespace", release.DefaultRecordNamespace, "namespace in which the cluster keeps what is known about bundles")
+	for _, name := range []string{"channel", "root", "reason", "cluster"} {
 		onlyFlag(c.Flags(), name)
 	}
 	stateFlag(c, &state)
@@ -722,6 +738,8 @@ type forgetting struct {
 	name, channel string
 	root          bool
 	reason, state string
+	// cluster is nil where none is to forget.
+	cluster *clusterFlags
 }
 
 // unknownError says that there is nothing to forget.
@@ -737,6 +755,13 @@ func (a *app) trustForget(cmd *cobra.Command, f forgetting) error {
 	if err != nil {
 		return err
 	}
+	// First there: else it would come back.
+	there := false
+	if f.cluster != nil {
+		if there, err = a.forgetInCluster(cmd.Context(), f); err != nil {
+			return err
+		}
+	}
 	head, err := dir.Update(cmd.Context(), a.env.Now(), func(tx *site.Tx) error {
 		if f.root {
 			i := slices.IndexFunc(tx.Record.Roots, func(p site.PinnedRoot) bool { return p.Name == f.name })
@@ -749,16 +774,53 @@ func (a *app) trustForget(cmd *cobra.Command, f forgetting) error {
 			return nil
 		}
 		i := slices.IndexFunc(tx.Record.Accepted, func(b site.Accepted) bool { return b.Name == f.name && b.Channel == f.channel })
+		if i < 0 && there {
+			tx.Log(site.Event{Kind: site.KindForget, Bundle: f.name, Channel: f.channel, Reason: f.reason, Detail: map[string]string{"in": "the cluster"}})
+			return nil
+		}
 		if i < 0 {
 			return &unknownError{fmt.Sprintf("bundle %q of the channel %q", f.name, f.channel)}
 		}
 		was := tx.Record.Accepted[i]
 		tx.Record.Accepted = slices.Delete(tx.Record.Accepted, i, i+1)
-		tx.Log(site.Event{Kind: site.KindForget, Bundle: was.Name, Channel: was.Channel, Version: was.Version, Digest: was.Digest, Reason: f.reason})
+		e := site.Event{Kind: site.KindForget, Bundle: was.Name, Channel: was.Channel, Version: was.Version, Digest: was.Digest, Reason: f.reason}
+		if there {
+			e.Detail = map[string]string{"in": "the cluster, too"}
+		}
+		tx.Log(e)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	return a.showTrust(cmd.Context(), dir, &head, "")
+}
+
+// forgetInCluster has the state of a bundle forget what was accepted, and reports whether there was anything.
+func (a *app) forgetInCluster(ctx context.Context, f forgetting) (forgotten bool, err error) {
+	if err := manifest.CheckName(f.name); err != nil {
+		return false, err
+	}
+	cluster, err := a.connect(f.cluster)
+	if err != nil {
+		return false, err
+	}
+	door := cluster.Ledger(f.cluster.records)
+	state, _, err := door.Read(ctx, f.name)
+	if err != nil || state == nil {
+		return false, err
+	}
+	hold, err := door.Hold(ctx, f.name, 0)
+	if err != nil {
+		return false, err
+	}
+	defer hold.End(ctx)
+	bound, cancel := hold.Bind(ctx)
+	defer cancel()
+	state, version, err := door.Read(bound, f.name)
+	if err != nil || state == nil || !install.ForgetAccepted(state, f.channel, a.env.Now()) {
+		return false, err
+	}
+	_, err = door.Write(bound, state, version)
+	return err == nil, err
 }

@@ -150,11 +150,14 @@ func checkNode(cmd *cobra.Command, cluster *release.Cluster, client *containerd.
 
 // installVia installs on the node that this runs on, without a registry.
 func (a *app) installVia(cmd *cobra.Command, args []string, f installFlags) (err error) {
-	ctx, report := cmd.Context(), a.reporter()
+	ctx := cmd.Context()
 	if err := withoutRegistry(cmd); err != nil {
 		return err
 	}
-	said, err := f.parameters(cmd)
+	if err := f.onlyRegistry(cmd); err != nil {
+		return err
+	}
+	words, err := f.speak(a, cmd)
 	if err != nil {
 		return err
 	}
@@ -164,35 +167,41 @@ func (a *app) installVia(cmd *cobra.Command, args []string, f installFlags) (err
 	}
 	defer done(&err)
 	o.MoveNames = f.moveTags
-	t, err := a.trusting(cmd, &f.trust)
-	if err != nil {
+	p := &installing{}
+	if p.trust, err = a.trusting(cmd, &f.trust); err != nil {
 		return err
 	}
-	b, closeBundle, err := a.open(cmd, args, t.policy)
+	if f.kubeconfig = a.findKubeconfig(f.kubeconfig); f.kubeconfig == "" {
+		f.kubeconfig = firstFile(nodeKubeconfigs)
+	}
+	failed := p.connect(ctx, a, &f)
+	b, closeBundle, err := a.open(cmd, args, p.trust.policy)
 	if err != nil {
 		return err
 	}
 	defer closeBundle(&err)
+	p.bundle = b
 	bundles := []*verify.Bundle{b}
-	a.hideParameters(b.Manifest(), said)
-	a.warn(bundles)
-	accept, err := a.acceptOptions(t, "install", nodeTarget(o.Client))
-	if err != nil && !f.dryRun {
+	if p.site, err = words.site(a, b.Manifest(), install.Target{}); err != nil {
 		return err
 	}
-	var cluster *release.Cluster
-	if len(b.Manifest().Charts) > 0 {
-		if f.kubeconfig = a.findKubeconfig(f.kubeconfig); f.kubeconfig == "" {
-			f.kubeconfig = firstFile(nodeKubeconfigs)
-		}
-		if cluster, err = a.connect(f); err != nil {
+	a.warn(bundles)
+	if p.accept, err = a.acceptOptions(p.trust, "install", nodeTarget(o.Client)); err != nil && !f.dryRun {
+		return err
+	}
+	if err := p.know(ctx, a, &f, failed); err != nil {
+		return err
+	}
+	if p.cluster != nil {
+		if err := checkNode(cmd, p.cluster, o.Client); err != nil {
 			return err
 		}
 	}
-	if cluster != nil {
-		if err := checkNode(cmd, cluster, o.Client); err != nil {
-			return err
-		}
+	if err := words.over(ctx, a, p); err != nil {
+		return err
+	}
+	if err := p.autoscaled(ctx); err != nil {
+		return err
 	}
 	l, err := install.PrepareLoad(ctx, bundles, o)
 	if err != nil {
@@ -202,35 +211,38 @@ func (a *app) installVia(cmd *cobra.Command, args []string, f installFlags) (err
 		return err
 	}
 	preview := l.Preview()
-	place := install.Site{Parameters: said}
-	releases, err := install.UnrewrittenReleases(ctx, b, preview, place)
+	if p.releases, err = install.UnrewrittenReleases(ctx, b, preview, p.site); err != nil {
+		return err
+	}
+	for _, r := range p.releases {
+		a.warnings(r.Warnings)
+	}
+	if p.parameters, err = p.site.Say(b.Manifest()); err != nil {
+		return err
+	}
+	if err := p.makePlan(ctx, a, &f); err != nil {
+		return err
+	}
+	if err := install.CheckPulls(p.plan.Releases); err != nil {
+		return err
+	}
+	elsewhere, err := l.CheckLoaded(p.plan.Releases)
 	if err != nil {
 		return err
 	}
-	parameters, err := place.Say(b.Manifest())
-	if err != nil {
-		return err
-	}
-	plan, err := install.Plan(ctx, releases, cluster)
-	if err != nil {
-		return err
-	}
-	if err := install.CheckPulls(plan); err != nil {
-		return err
-	}
-	elsewhere, err := l.CheckLoaded(plan)
-	if err != nil {
-		return err
-	}
-	for i := range plan {
-		plan[i].Objects = a.hide(plan[i].Objects)
-	}
-	r := &installResult{Bundle: b.Manifest().Name, Version: b.Manifest().Version, Digest: b.Evidence().Manifest, DryRun: f.dryRun, Parameters: parameters}
+	r := &installResult{Bundle: b.Manifest().Name, Version: b.Manifest().Version, Digest: b.Evidence().Manifest, DryRun: f.dryRun, Parameters: p.parameters}
 	if f.dryRun {
-		r.Load, r.Plan = preview, plan
-		return a.print(r, func(w io.Writer) { writePlan(w, r, cluster != nil) })
+		r.Load, r.Plan = preview, p.plan.Releases
+		return a.print(r, func(w io.Writer) { writePlan(w, r, p.cluster != nil) })
 	}
-	if err := install.Prepared(ctx, bundles, accept); err != nil {
+	plan, err := p.followed(&f)
+	if err != nil {
+		return err
+	}
+	if err := p.warned(ctx, a, &f); err != nil {
+		return err
+	}
+	if err := install.Prepared(ctx, bundles, p.accept); err != nil {
 		return err
 	}
 	if r.Load, err = l.Run(ctx); err != nil {
@@ -238,18 +250,13 @@ func (a *app) installVia(cmd *cobra.Command, args []string, f installFlags) (err
 	}
 	a.warnLoaded(r.Load, o)
 	a.warnElsewhere(elsewhere)
-	if r.Releases, err = install.Apply(ctx, releases, install.ApplyOptions{Cluster: cluster, Timeout: f.timeout, Progress: report}); err != nil {
+	if err := p.carryOut(cmd, a, &f, r.Load.Seeded(), plan, r); err != nil {
 		return err
 	}
-	head, err := install.Accept(ctx, bundles, accept)
-	if err != nil {
-		return fmt.Errorf("all was done, but could not be recorded: %w", err)
-	}
-	r.Journal = &head
 	return a.print(r, func(w io.Writer) {
 		fmt.Fprintf(w, "installed %s %s from containerd %s at %s\n", r.Bundle, r.Version, r.Load.Containerd, r.Load.Address)
 		writeLoaded(w, r.Load, false)
-		writeInstalled(w, r)
+		writeChanged(w, r)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/cli-runtime/pkg/resource"
 )
 
 // maxObjects bounds the objects that an error names.
@@ -27,6 +29,9 @@ type client struct {
 
 	notReady   []string // what the last failed wait waited for
 	deleteErrs []error  // which Helm drops
+	kept       []string // what was not deleted, because it holds data
+	// scaled says whose number of replicas is not said by an update; nil for nobody's.
+	scaled func(namespace, kind, name string) bool
 }
 
 func (c *client) Create(resources kube.ResourceList, options ...kube.ClientCreateOption) (*kube.Result, error) {
@@ -41,7 +46,12 @@ func (c *client) Update(original, target kube.ResourceList, options ...kube.Clie
 	if err := c.ctx.Err(); err != nil {
 		return &kube.Result{}, err
 	}
-	result, err := c.Interface.Update(original, target, options...)
+	for _, info := range target {
+		if u, ok := info.Object.(*unstructured.Unstructured); ok && c.scaled != nil && c.scaled(info.Namespace, u.GetKind(), info.Name) {
+			unstructured.RemoveNestedField(u.Object, "spec", "replicas")
+		}
+	}
+	result, err := c.Interface.Update(c.withoutData(original, target), target, options...)
 	if result == nil {
 		result = &kube.Result{}
 	}
@@ -52,7 +62,11 @@ func (c *client) Delete(resources kube.ResourceList, policy metav1.DeletionPropa
 	if err := c.ctx.Err(); err != nil {
 		return nil, []error{err}
 	}
-	result, errs := c.Interface.Delete(resources, policy)
+	deleted := c.withoutData(resources, nil)
+	if len(deleted) == 0 && len(resources) > 0 {
+		return &kube.Result{}, nil // to Helm, nothing to delete is an error
+	}
+	result, errs := c.Interface.Delete(deleted, policy)
 	c.deleteErrs = append(c.deleteErrs, errs...)
 	return result, errs
 }
@@ -116,10 +130,20 @@ func (w *waiter) WaitForDelete(resources kube.ResourceList, timeout time.Duratio
 	if err := w.client.ctx.Err(); err != nil {
 		return err
 	}
-	if err := w.Waiter.WaitForDelete(resources, timeout); err != nil {
-		return err
+	if len(resources) > 0 {
+		if resources = resources.Filter(func(i *resource.Info) bool { return !holdsData(i) }); len(resources) == 0 {
+			return nil
+		}
 	}
-	return w.client.gone(resources, timeout)
+	deadline := time.Now().Add(timeout)
+	if err := w.Waiter.WaitForDelete(resources, timeout); err != nil {
+		// It may end long before its time, with an error, for the reason below.
+		early := w.client.ctx.Err() == nil && time.Now().Before(deadline)
+		if !early || !slices.ContainsFunc(resources, func(i *resource.Info) bool { return i.Client != nil }) {
+			return err
+		}
+	}
+	return w.client.gone(resources, max(time.Until(deadline), gonePoll))
 }
 
 // gonePoll is the time between two looks at an object that is being deleted.

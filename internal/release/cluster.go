@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
@@ -55,6 +56,9 @@ type ClusterOptions struct {
 	// Timeout bounds each wait of a way back, and of an Apply whose Release names
 	// none. 0: DefaultTimeout.
 	Timeout time.Duration
+	// Lease is how long others watch the lease of a killed install before they take it; 0: a minute, and never
+	// less than [MinLease].
+	Lease time.Duration
 	// NoExec refuses a user whose credentials come from a program, before it is run.
 	NoExec bool
 	// Dial opens the connections: to the cluster, or to the proxy that the kubeconfig
@@ -69,6 +73,10 @@ type Cluster struct {
 	log     *slog.Logger
 	timeout time.Duration
 	lease   leaseTimes
+	// credentials are those of the kubeconfig that say when they expire.
+	credentials []Credential
+	// program is what is run for these; nil for nothing.
+	program *ForeignProgram
 	// open starts an operation; tests put fakes here.
 	open func(ctx context.Context, namespace string) (*session, error)
 }
@@ -79,6 +87,13 @@ type session struct {
 	kube      *client
 	records   *records
 	clientset kubernetes.Interface
+	// dynamic reaches objects of any kind, of which mapper knows the resources.
+	dynamic dynamic.Interface
+	mapper  meta.RESTMapper
+	// http has the credentials and the connections of the cluster, for what client-go has no call for; it follows no redirects.
+	http *http.Client
+	// held is what an upgrade holds until it has ended.
+	held *heldReplicas
 }
 
 // setUpOnce guards the settings that are global to Helm and client-go. Both
@@ -121,7 +136,7 @@ func Connect(o ClusterOptions) (*Cluster, error) {
 		return nil, &KubeconfigError{Path: o.Kubeconfig, Context: o.Context, Err: err}
 	}
 
-	c := &Cluster{server: address.String(), log: log, timeout: o.Timeout, lease: defaultLeaseTimes}
+	c := &Cluster{server: address.String(), log: log, timeout: o.Timeout, lease: leaseTimesOf(o.Lease), program: programOf(config, raw), credentials: credentials(config)}
 	if c.timeout <= 0 {
 		c.timeout = DefaultTimeout
 	}
@@ -188,6 +203,10 @@ func (c *Cluster) openSession(ctx context.Context, namespace string, transport h
 	if err != nil {
 		return nil, err
 	}
+	objects, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
 	g := &getter{config: config, discovery: memory.NewMemCacheClient(clientset.Discovery())}
 	g.mapper = restmapper.NewShortcutExpander(restmapper.NewDeferredDiscoveryRESTMapper(g.discovery), g.discovery, nil)
 	g.loader = clientcmd.NewNonInteractiveClientConfig(*raw, raw.CurrentContext,
@@ -202,7 +221,17 @@ func (c *Cluster) openSession(ctx context.Context, namespace string, transport h
 	cfg.Releases.SetLogger(c.log.Handler())
 	wrapped := &client{Interface: cfg.KubeClient, ctx: ctx}
 	cfg.KubeClient = wrapped
-	return &session{cfg: cfg, kube: wrapped, records: stored, clientset: clientset}, nil
+	return &session{
+		cfg: cfg, kube: wrapped, records: stored, clientset: clientset, dynamic: objects, mapper: g.mapper,
+		http: httpClient(config.Transport),
+	}, nil
+}
+
+func httpClient(transport http.RoundTripper) *http.Client {
+	return &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // Version asks the cluster for its Kubernetes version ("v1.34.1"). It is the

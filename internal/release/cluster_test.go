@@ -194,6 +194,7 @@ func TestDiagnose(t *testing.T) {
 	{"metadata":{"name":"eu-load-x1","uid":"x1","labels":{"job-name":"eu-load"}},"status":{"phase":"Pending","containerStatuses":[{"name":"web","state":{"waiting":{"reason":"ImagePullBackOff","message":"Back-off \u001b[31m pulling\n image"}}}]}},
 	{"metadata":{"name":"eu-tool"},"status":{"phase":"Pending","conditions":[{"type":"PodScheduled","status":"False","reason":"Unschedulable","message":"0/1 nodes"}]}},
 	{"metadata":{"name":"owned","uid":"owned","ownerReferences":[{"uid":"set"}]},"status":{"phase":"Pending"}},
+	{"metadata":{"name":"crashed","namespace":"shop","ownerReferences":[{"uid":"set"}]},"status":{"phase":"Running","containerStatuses":[{"name":"web","restartCount":2,"state":{"waiting":{"reason":"CrashLoopBackOff"}}}]}},
 	{"metadata":{"name":"eu-load-going","labels":{"job-name":"eu-load"},"deletionTimestamp":"2026-01-03T00:00:00Z"},"status":{"phase":"Running"}},
 	{"metadata":{"name":"ready","labels":{"job-name":"eu-load"}},"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}},
 	{"metadata":{"name":"foreign"},"status":{"phase":"Pending"}}]}`
@@ -202,6 +203,7 @@ func TestDiagnose(t *testing.T) {
 			`","involvedObject":{"kind":"` + kind + `","name":"` + name + `","uid":"` + uid + `"}}`
 	}
 	const before, early, late = "2025-12-31T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"
+	c.api["/api/v1/namespaces/shop/pods/crashed/log"] = strings.Repeat("earlier\n", 20) + "cannot \x1b[31mopen\tthe database\n"
 	c.api["/api/v1/namespaces/shop/events"] = `{"kind":"EventList","apiVersion":"v1","items":[` + strings.Join([]string{
 		event("Pod", "eu-tool", "", "Early", early, early),
 		event("Pod", "eu-load-x1", "x1", "Late", late, late),
@@ -218,6 +220,9 @@ func TestDiagnose(t *testing.T) {
 		"Pod/eu-load-x1 container web: ImagePullBackOff: Back-off [31m pulling image",
 		"Pod/eu-tool: Unschedulable: 0/1 nodes",
 		"Pod/owned: not ready: phase Pending",
+		"Pod/crashed container web: CrashLoopBackOff",
+		"    earlier", "    earlier", "    earlier", "    earlier", "    earlier", "    earlier", "    earlier", "    earlier", "    earlier",
+		"    cannot [31mopen the database",
 		"event Pod/eu-load-x1: Late: m",
 		"event Pod/eu-tool: Early: m",
 		"event Pod/owned: Repeated: m",

@@ -18,18 +18,21 @@ import (
 )
 
 const (
-	// maxDiagnosis bounds the lines of a diagnosis, maxLine each of them, and
-	// maxListed what is read for it.
+	// maxDiagnosis bounds the lines of a diagnosis besides those of logs, maxLine
+	// each of them, and maxListed what is read for it.
 	maxDiagnosis = 20
 	maxLine      = 300
 	maxListed    = 500
+	// logIndent is before the lines of a log.
+	logIndent = "    "
 )
 
 // Diagnose explains in a few short lines why a release is not ready: its pods
 // that are not, with the reason that Kubernetes gives (ImagePullBackOff and the
 // like), and the warnings about its objects since the newest revision was begun,
-// newest first. Hooks are included; what is gone or going is not. The lines
-// contain no control characters, whatever the cluster says.
+// newest first. Below each of the first three of these pods is the end of the
+// log of the container that fails, indented. Hooks are included; what is gone or
+// going is not. The lines contain no control characters, whatever the cluster says.
 func (c *Cluster) Diagnose(ctx context.Context, namespace, release string) ([]string, error) {
 	s, err := c.open(ctx, namespace)
 	if err != nil {
@@ -48,18 +51,31 @@ func (c *Cluster) Diagnose(ctx context.Context, namespace, release string) ([]st
 		return nil, err
 	}
 	var lines []string
+	logs, logged := 0, 0 // pods, and lines of theirs
 	for _, pod := range pods {
-		lines = append(lines, podProblems(pod)...)
+		problems := podProblems(pod)
+		lines = append(lines, problems...)
+		if len(problems) == 0 || logs == maxLogPods || len(lines) > maxDiagnosis+logged {
+			continue
+		}
+		tail := s.tail(ctx, pod)
+		if len(tail) > 0 {
+			logs++
+		}
+		for _, line := range tail {
+			lines = append(lines, logIndent+line)
+		}
+		logged += len(tail)
 	}
 	events, err := s.clientset.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: "type=" + corev1.EventTypeWarning, Limit: maxListed,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("listing the events of namespace %q: %w", namespace, err)
+		return nil, fmt.Errorf("listing the events of namespace %q: %w", namespace, forbid(err))
 	}
 	lines = append(lines, warningLines(events.Items, f, s.began(ctx, h.last()))...)
-	if more := len(lines) - maxDiagnosis; more > 0 {
-		lines = append(lines[:maxDiagnosis-1], fmt.Sprintf("and %d more", more+1))
+	if more := len(lines) - maxDiagnosis - logged; more > 0 {
+		lines = append(lines[:maxDiagnosis+logged-1], fmt.Sprintf("and %d more", more+1))
 	}
 	return lines, nil
 }
@@ -166,7 +182,7 @@ func (s *session) pods(ctx context.Context, namespace string, f *family) ([]*cor
 	}
 	all, err := s.clientset.CoreV1().Pods(namespace).List(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("listing the pods of namespace %q: %w", namespace, err)
+		return nil, fmt.Errorf("listing the pods of namespace %q: %w", namespace, forbid(err))
 	}
 	var pods []*corev1.Pod
 	for i := range all.Items {

@@ -5,7 +5,7 @@
 //
 // Who changes a release holds its Lease (coordination.k8s.io/v1), named
 // sealift-RELEASE, in the namespace of the release: [Cluster.Begin] takes it
-// before the first change, it is renewed every ten seconds while the release is
+// before the first change, it is renewed six times a minute while the release is
 // changed or taken back, and [Operation.End] deletes it. There is no way on
 // without it: that it cannot be taken is an error.
 //
@@ -22,9 +22,8 @@
 // a holder that was suspended with a request under way. So records are told
 // apart as well: each that is created bears the label sealift/run, with the run
 // that created it. Who creates the record of a revision, of which there can be
-// one only, may go on; to lose that, too, is a *[BusyError], with nothing begun
-// (but for objects of crds/, which Helm creates before and never deletes). An
-// operation works on the history that it saw at its beginning, confirms and
+// one only, may go on; to lose that, too, is a *[BusyError], with nothing begun.
+// An operation works on the history that it saw at its beginning, confirms and
 // takes back only what it made itself, and refuses with an *[OvertakenError]
 // where a revision of somebody else has appeared.
 //
@@ -42,7 +41,18 @@
 // Apply never rolls back by itself; the caller decides, with [Operation.Revert],
 // because it knows about the other releases of the bundle. A revision that was
 // deployed is always kept in the history. A way back forces conflicts of
-// server-side apply, a way forward never does.
+// server-side apply, a way forward does only where it is told to.
+//
+// What a killed install has left behind is taken back by [Cluster.Recover].
+//
+// # What is never deleted
+//
+// Claims, volumes, namespaces and custom resource definitions, neither by an
+// upgrade or a way back that drops them nor by an uninstall, whether they bear
+// Helm's annotation or not. Helm does not get to see them where it deletes; with
+// [Cluster.ProtectData], Helm by itself keeps them, too. The definitions in
+// crds/ of a chart are not Helm's business at all: [Cluster.ApplyCRDs] applies
+// new versions of them, and keeps the former ones for [Cluster.RestoreCRDs].
 //
 // # What is touched
 //

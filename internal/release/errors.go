@@ -8,8 +8,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// IsForbidden reports whether the cluster refused something for want of rights.
-func IsForbidden(err error) bool { return apierrors.IsForbidden(err) }
+// IsForbidden reports whether the cluster refused something for want of rights; [Forbidden] says of which.
+func IsForbidden(err error) bool {
+	var e *ForbiddenError
+	return errors.As(err, &e) || apierrors.IsForbidden(err)
+}
 
 // ErrNoKubeconfig says that no kubeconfig was named.
 var ErrNoKubeconfig = errors.New("no kubeconfig is named")
@@ -84,6 +87,8 @@ func (e *PendingError) Error() string {
 // moment ago. Nothing was begun.
 type BusyError struct {
 	Release, Namespace string
+	// Bundle is set instead of Release where the lease is that of a bundle, and Namespace is then that of its state.
+	Bundle string
 	// Holder is who, as its lease says: "HOST/PROCESS/RUN". Empty: it is not
 	// known, as for the Helm command, which takes no lease.
 	Holder string
@@ -91,6 +96,9 @@ type BusyError struct {
 
 func (e *BusyError) Error() string {
 	s := fmt.Sprintf("another install of release %q in namespace %q is running", e.Release, e.Namespace)
+	if e.Bundle != "" {
+		s = fmt.Sprintf("another install of bundle %q is running", e.Bundle)
+	}
 	if e.Holder != "" {
 		s += " (" + e.Holder + ")"
 	}
@@ -147,7 +155,7 @@ func (e *NoRevisionError) Error() string {
 
 // TooLargeError says that a release does not fit into its record in the
 // cluster, one Secret, which holds the chart, the values and all that was
-// rendered. It is found before anything but CRDs is installed.
+// rendered. It is found before anything is installed.
 type TooLargeError struct {
 	Release     string
 	Size, Limit int // bytes, compressed and encoded
@@ -198,3 +206,184 @@ func (e *FailedError) Error() string {
 }
 
 func (e *FailedError) Unwrap() error { return e.Err }
+
+// ForbiddenError says which right was missing, as the cluster says it.
+type ForbiddenError struct {
+	// Verb is what was to be done ("list"), Resource to what ("deployments.apps", "pods/log"), Namespace where; empty
+	// outside of namespaces. Any of them is empty where the cluster does not say.
+	Verb, Resource, Namespace string
+	Err                       error
+}
+
+func (e *ForbiddenError) Error() string {
+	if e.Err != nil {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("no right to %s %s in namespace %q", e.Verb, e.Resource, e.Namespace)
+}
+
+func (e *ForbiddenError) Unwrap() error { return e.Err }
+
+// Forbidden returns what the cluster says about a right that was missing, and nil for other errors.
+func Forbidden(err error) *ForbiddenError {
+	var e *ForbiddenError
+	if errors.As(err, &e) {
+		return e
+	}
+	var status apierrors.APIStatus
+	if !apierrors.IsForbidden(err) || !errors.As(err, &status) {
+		return nil
+	}
+	s := status.Status()
+	e = &ForbiddenError{Err: err}
+	if s.Details != nil {
+		e.Resource = s.Details.Kind
+		if s.Details.Group != "" {
+			e.Resource += "." + s.Details.Group
+		}
+	}
+	// The rest it says in words only. They decide nothing.
+	words := strings.Fields(s.Message)
+	for i := 0; i+1 < len(words); i++ {
+		next := strings.Trim(words[i+1], `":,`)
+		switch {
+		case words[i] == "cannot" && e.Verb == "":
+			e.Verb = clean(next)
+		case words[i] == "resource" && strings.Contains(next, "/"):
+			_, sub, _ := strings.Cut(next, "/")
+			name, group, _ := strings.Cut(e.Resource, ".")
+			if e.Resource = name + "/" + sub; group != "" {
+				e.Resource += "." + group
+			}
+		case words[i] == "namespace" && e.Namespace == "":
+			e.Namespace = next
+		}
+	}
+	e.Resource, e.Namespace = clean(e.Resource), clean(e.Namespace)
+	return e
+}
+
+// forbid makes a *[ForbiddenError] of an error that says so.
+func forbid(err error) error {
+	if e := Forbidden(err); e != nil {
+		return e
+	}
+	return err
+}
+
+// ForeignError says that an install met what somebody else has installed. Nothing was changed.
+type ForeignError struct {
+	Release, Namespace string
+	// Object is "KIND/NAME", or "release" for the release itself.
+	Object string
+	// Owner is whose it is, as far as the cluster tells.
+	Owner string
+}
+
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("release %q in namespace %q: %s is there already and belongs to %s", e.Release, e.Namespace, e.Object, e.Owner)
+}
+
+// FieldConflict is an object with fields that others have set to other values.
+type FieldConflict struct {
+	// Object is "KIND/NAME".
+	Object string
+	// Fields are their paths (".spec.replicas"), and Managers who has set each of them.
+	Fields, Managers []string
+}
+
+// FieldConflictError says that fields of live objects were set by others. Nothing was changed.
+type FieldConflictError struct {
+	Release, Namespace string
+	Conflicts          []FieldConflict
+}
+
+func (e *FieldConflictError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "release %q in namespace %q: others have set fields of its objects", e.Release, e.Namespace)
+	for _, c := range e.Conflicts {
+		for i, f := range c.Fields {
+			fmt.Fprintf(&b, "; %s %s by %q", c.Object, f, c.Managers[i])
+		}
+	}
+	return b.String()
+}
+
+// CRDError says why a CustomResourceDefinition was not applied.
+type CRDError struct {
+	Name string
+	// Owner is the Helm release "NAMESPACE/NAME" that has it; empty for none.
+	Owner string
+	// Kept says that the live definition stays, since the other one has not all versions in which objects may be stored.
+	Kept bool
+	Err  error
+}
+
+func (e *CRDError) Error() string {
+	s := fmt.Sprintf("custom resource definition %q", e.Name)
+	if e.Owner != "" {
+		s += fmt.Sprintf(" (of release %q)", e.Owner)
+	}
+	return fmt.Sprintf("%s: %v", s, e.Err)
+}
+
+func (e *CRDError) Unwrap() error { return e.Err }
+
+// NamespaceGone says that something failed because its namespace is not there.
+func NamespaceGone(err error) bool {
+	var status apierrors.APIStatus
+	return apierrors.IsNotFound(err) && errors.As(err, &status) && status.Status().Details != nil && status.Status().Details.Kind == "namespaces"
+}
+
+// JobError says that a Job, or a test of a chart, failed.
+type JobError struct {
+	// Job is "KIND/NAME", Reason the cluster's ("BackoffLimitExceeded").
+	Job, Namespace string
+	Reason         string
+	// Pod is the one that failed, and Log its last lines.
+	Pod string
+	Log []string
+	Err error
+}
+
+func (e *JobError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s in namespace %q failed", e.Job, e.Namespace)
+	if e.Reason != "" {
+		b.WriteString(": " + e.Reason)
+	}
+	if e.Err != nil {
+		b.WriteString(": " + strings.Join(strings.Fields(e.Err.Error()), " "))
+	}
+	if e.Pod != "" {
+		b.WriteString(" (pod " + e.Pod + ")")
+	}
+	for _, l := range e.Log {
+		b.WriteString("\n    " + l)
+	}
+	return b.String()
+}
+
+func (e *JobError) Unwrap() error { return e.Err }
+
+// CheckError says that a health check did not succeed in time.
+type CheckError struct {
+	// What was asked: "http://shop:80/healthz", "tcp://db:5432".
+	What, Namespace string
+	// Last is the last answer.
+	Last string
+	Err  error
+}
+
+func (e *CheckError) Error() string {
+	s := fmt.Sprintf("checking %s in namespace %q", e.What, e.Namespace)
+	if e.Last != "" {
+		s += ": last answer: " + e.Last
+	}
+	if e.Err != nil {
+		s += fmt.Sprintf(": %v", e.Err)
+	}
+	return s
+}
+
+func (e *CheckError) Unwrap() error { return e.Err }

@@ -29,6 +29,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cli-runtime/pkg/resource"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -38,6 +39,8 @@ import (
 // fakeKube stands in for the cluster: it does nothing, writes down what it was
 // asked to do, and fails where a test tells it to.
 type fakeKube struct {
+	// build is what Build does instead, where it is set.
+	build func(io.Reader) (kube.ResourceList, error)
 	*kubefake.PrintingKubeClient
 	mu    sync.Mutex
 	calls []string
@@ -57,6 +60,9 @@ func (f *fakeKube) note(call string) {
 // Build knows Jobs, Pods and CRDs, and leaves everything else out: Helm would
 // look up objects of a release in a real cluster.
 func (f *fakeKube) Build(r io.Reader, _ bool) (kube.ResourceList, error) {
+	if f.build != nil {
+		return f.build(r)
+	}
 	var list kube.ResourceList
 	dec := yaml.NewDecoder(r)
 	for {
@@ -147,6 +153,8 @@ type fakeCluster struct {
 	mu     sync.Mutex
 	api    map[string]string
 	posts  []string
+	// deleted are the paths of what was deleted there.
+	deleted []string
 }
 
 func newFake(t testing.TB) *fakeCluster {
@@ -168,10 +176,15 @@ func newFake(t testing.TB) *fakeCluster {
 		},
 	}
 	f.open = func(ctx context.Context, _ string) (*session, error) {
-		clientset, err := kubernetes.NewForConfig(&rest.Config{
+		config := &rest.Config{
 			Host: srv.URL, Transport: &gate{next: http.DefaultTransport, ctx: ctx}, QPS: 1000, Burst: 1000,
 			ContentConfig: rest.ContentConfig{ContentType: "application/json"},
-		})
+		}
+		clientset, err := kubernetes.NewForConfig(config)
+		if err != nil {
+			return nil, err
+		}
+		objects, err := dynamic.NewForConfig(config)
 		if err != nil {
 			return nil, err
 		}
@@ -184,7 +197,7 @@ func newFake(t testing.TB) *fakeCluster {
 		cfg.Releases.SetLogger(slog.DiscardHandler)
 		wrapped := &client{Interface: f.kube, ctx: ctx}
 		cfg.KubeClient = wrapped
-		return &session{cfg: cfg, kube: wrapped, records: stored, clientset: clientset}, nil
+		return &session{cfg: cfg, kube: wrapped, records: stored, clientset: clientset, dynamic: objects, http: httpClient(config.Transport)}, nil
 	}
 	return f
 }
@@ -200,8 +213,21 @@ func (f *fakeCluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPost {
 		f.posts = append(f.posts, r.URL.Path)
 		object, _ := io.ReadAll(r.Body)
-		f.api[r.URL.Path+"/shop"] = string(object)
+		var o struct{ Metadata metav1.ObjectMeta }
+		_ = json.Unmarshal(object, &o)
+		path := r.URL.Path + "/" + o.Metadata.Name
+		if _, ok := f.api[path]; ok {
+			refuse(w, http.StatusConflict, metav1.StatusReasonAlreadyExists)
+			return
+		}
+		f.api[path] = string(object)
 		_, _ = w.Write(object)
+		return
+	}
+	if r.Method == http.MethodDelete {
+		f.deleted = append(f.deleted, r.URL.Path)
+		delete(f.api, r.URL.Path)
+		_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Success"}`)
 		return
 	}
 	answer, ok := f.api[r.URL.Path]

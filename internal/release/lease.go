@@ -18,6 +18,13 @@ import (
 // leasePrefix and the name of a release make the name of its lease.
 const leasePrefix = "sealift-"
 
+const (
+	// DefaultLease is how long others watch a lease that nobody renews, where nobody says how long.
+	DefaultLease = time.Minute
+	// MinLease is the shortest such time: below, a slow API server costs a living holder its lease.
+	MinLease = 5 * time.Second
+)
+
 // leaseTimes say how long a lease lives; tests have other ones.
 type leaseTimes struct {
 	// duration is how long others watch a lease that nobody renews before they
@@ -32,8 +39,13 @@ type leaseTimes struct {
 	poll time.Duration
 }
 
-var defaultLeaseTimes = leaseTimes{
-	duration: time.Minute, grace: 45 * time.Second, renewal: 10 * time.Second, attempt: 5 * time.Second, poll: time.Second,
+// leaseTimesOf derives all times from the duration; 0 is [DefaultLease], and nothing is less than [MinLease].
+func leaseTimesOf(duration time.Duration) leaseTimes {
+	if duration <= 0 {
+		duration = DefaultLease
+	}
+	duration = max(duration, MinLease)
+	return leaseTimes{duration: duration, grace: duration * 3 / 4, renewal: duration / 6, attempt: duration / 12, poll: duration / 60}
 }
 
 // lease is the right to change a release, see the package documentation. It is
@@ -43,6 +55,7 @@ type lease struct {
 	client             coordinationclient.LeaseInterface
 	release, namespace string
 	holder             string // of this process, never the same twice
+	bundle             bool   // it is that of a bundle of this name, see Ledger.Hold
 	times              leaseTimes
 	log                *slog.Logger
 
@@ -75,7 +88,12 @@ func (c *Cluster) newLease(ctx context.Context, release, namespace, run string) 
 	}, nil
 }
 
-func (l *lease) name() string { return leasePrefix + l.release }
+func (l *lease) name() string {
+	if l.bundle {
+		return statePrefix + l.release
+	}
+	return leasePrefix + l.release
+}
 
 // take takes the lease and begins to renew it. If somebody holds it, take
 // watches it. Any change says that the holder is alive, or was until a moment
@@ -293,13 +311,16 @@ func (l *lease) giveBack(ctx context.Context) {
 }
 
 func (l *lease) busy(by *coordinationv1.Lease) error {
+	if l.bundle {
+		return &BusyError{Bundle: l.release, Namespace: l.namespace, Holder: clean(holderOf(by))}
+	}
 	return &BusyError{Release: l.release, Namespace: l.namespace, Holder: clean(holderOf(by))}
 }
 
 func (l *lease) failed(err error) error {
 	// Nobody has the right to create anything in a namespace that is going.
 	forbidden := apierrors.IsForbidden(err) && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
-	return &LeaseError{Lease: l.name(), Namespace: l.namespace, Forbidden: forbidden, Err: err}
+	return &LeaseError{Lease: l.name(), Namespace: l.namespace, Forbidden: forbidden, Err: forbid(err)}
 }
 
 // leaseHolder is who holds the lease of a release, dead or alive; "" where

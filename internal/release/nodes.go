@@ -33,7 +33,7 @@ func (c *Cluster) Nodes(ctx context.Context) ([]Node, error) {
 	}
 	list, err := s.clientset.CoreV1().Nodes().List(ctx, metav1.ListOptions{Limit: maxNodes})
 	if IsForbidden(err) {
-		return nil, err
+		return nil, forbid(err)
 	}
 	if err != nil {
 		return nil, &UnreachableError{Server: c.server, Err: err}

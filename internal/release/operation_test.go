@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -72,7 +73,7 @@ func newFaulty(t *testing.T) (*fakeCluster, *faulty) {
 func expectBusy(t *testing.T, c *fakeCluster, o *Operation, res Result, err error) {
 	t.Helper()
 	var be *BusyError
-	if !errors.As(err, &be) || be.Release != "eu" || be.Namespace != "shop" || res != (Result{}) {
+	if !errors.As(err, &be) || be.Release != "eu" || be.Namespace != "shop" || !reflect.DeepEqual(res, Result{}) {
 		t.Errorf("got %+v, %v", res, err)
 	}
 	if err := o.Revert(t.Context()); err != nil {
@@ -169,8 +170,10 @@ func TestAnswerIsLost(t *testing.T) {
 	// It is certain that it is not there.
 	f.get = nil
 	o.End(t.Context())
-	o = c.begin(t, shop(t))
-	if res, err = o.Apply(t.Context()); !errors.As(err, &fe) || res != (Result{}) {
+	adopted := shop(t)
+	adopted.Adopt = true
+	o = c.begin(t, adopted)
+	if res, err = o.Apply(t.Context()); !errors.As(err, &fe) || !reflect.DeepEqual(res, Result{}) {
 		t.Errorf("got %+v, %v", res, err)
 	}
 }
@@ -280,7 +283,7 @@ func TestRecordIsDeleted(t *testing.T) {
 	c, f := newFaulty(t)
 	waits := 0
 	c.kube.wait = func() error {
-		if waits++; waits == 2 { // after the one for the CRDs
+		if waits++; waits == 1 {
 			_, err := f.Delete("sh.helm.release.v1.eu.v1")
 			return err
 		}
@@ -319,7 +322,7 @@ func TestRecordIsReplaced(t *testing.T) {
 	c, f := newFaulty(t)
 	waits := 0
 	c.kube.wait = func() error {
-		if waits++; waits == 2 {
+		if waits++; waits == 1 {
 			_, err := f.Delete("sh.helm.release.v1.eu.v1")
 			put(t, c, 1, common.StatusPendingInstall)
 			// Helm writes its record over the other's, as it would in a cluster.
@@ -555,8 +558,13 @@ func TestLeaseIsLost(t *testing.T) {
 
 // Whoever watches a lease waits longer than its holder goes on without it.
 func TestLeaseTimes(t *testing.T) {
-	l := defaultLeaseTimes
-	if l.grace+l.attempt >= l.duration || l.renewal+l.attempt >= l.grace {
+	for _, d := range []time.Duration{0, time.Second, MinLease, 7 * time.Second, time.Minute, time.Hour} {
+		l := leaseTimesOf(d)
+		if l.grace+l.attempt >= l.duration || l.renewal+l.attempt >= l.grace || l.poll <= 0 || l.duration < MinLease || l.duration < d {
+			t.Errorf("%v: got %+v", d, l)
+		}
+	}
+	if l := leaseTimesOf(0); l.duration != DefaultLease || l.grace != 45*time.Second || l.renewal != 10*time.Second || l.attempt != 5*time.Second {
 		t.Errorf("got %+v", l)
 	}
 }

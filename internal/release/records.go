@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 
 	helmrelease "helm.sh/helm/v4/pkg/release"
 	releasev1 "helm.sh/helm/v4/pkg/release/v1"
@@ -32,6 +33,9 @@ type records struct {
 	// watched says that newest is the newest revision that there may be.
 	watched bool
 	newest  int
+
+	// check is asked before a record is created; nil: nothing is in the way.
+	check func(*releasev1.Release) error
 
 	tried   *releasev1.Release // what was to be created last
 	created bool               // and the cluster said that it was
@@ -85,6 +89,11 @@ func (d *records) Create(key string, rls helmrelease.Releaser) error {
 	if size > maxRecord {
 		return &TooLargeError{Release: r.Name, Size: size, Limit: maxRecord}
 	}
+	if d.check != nil {
+		if err := d.check(r); err != nil {
+			return err
+		}
+	}
 	d.tried, d.created = r, false
 	if err := d.Driver.Create(key, r); err != nil {
 		return err
@@ -98,6 +107,12 @@ func (d *records) mark(r *releasev1.Release) string { return fmt.Sprintf("%s.%d"
 // owns says that this run created a record.
 func (d *records) owns(r *releasev1.Release) bool {
 	return d.run != "" && r.Labels[runLabel] == d.mark(r)
+}
+
+// marked says that a record was created by this program, in whatever run. Helm copies the label of a record to the next one,
+// but not its revision.
+func marked(r *releasev1.Release) bool {
+	return strings.HasSuffix(r.Labels[runLabel], fmt.Sprintf(".%d", r.Version))
 }
 
 // made is the revision that this operation created last; 0 if it created none.

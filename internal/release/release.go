@@ -46,6 +46,21 @@ type Release struct {
 	PostRender func([]byte) ([]byte, error)
 	// Timeout bounds each wait; 0: that of the Cluster.
 	Timeout time.Duration
+	// Adopt takes over what somebody else has installed: a release of this name, and objects that belong
+	// to no release, or to another one. Without it they are a *[ForeignError]. Objects that were adopted
+	// are the release's from then on: what takes the release away takes them along, and what they were
+	// before a first install is not kept.
+	Adopt bool
+	// TakeOver takes fields over that somebody else has set since. Without it they are a
+	// *[FieldConflictError].
+	TakeOver bool
+	// Run marks the revisions that are made, see [Newest]: letters, digits and dashes, at most 48. "": it is made up.
+	Run string
+	// Keep are the revisions that must not be dropped, however old they are.
+	Keep []int
+	// After is the newest revision that there must be, of whatever status, 0 for none; another one is an *[OvertakenError], and
+	// nothing is begun. nil: any.
+	After *int
 }
 
 // Result is what Apply did. It is empty if nothing was begun.
@@ -55,6 +70,9 @@ type Result struct {
 	Revision int
 	// Previous is the revision to go back to; nil if there is none.
 	Previous *State
+	// Kept are the objects that the revision does not have any more and that stay, because they hold data,
+	// each as "KIND/NAME".
+	Kept []string
 }
 
 // Current returns the revision of a release that a way back would go to: the
@@ -93,7 +111,7 @@ func (s *session) history(name string) (history, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the history of release %q: %w", name, err)
+		return nil, fmt.Errorf("reading the history of release %q: %w", name, forbid(err))
 	}
 	var h history
 	for _, f := range found {
@@ -224,18 +242,26 @@ func (c *Cluster) Begin(ctx context.Context, r Release) (*Operation, error) {
 	if o.run, o.lease, err = c.hold(ctx, r.Name, r.Namespace); err != nil {
 		return nil, err
 	}
+	if r.Run != "" {
+		o.run = r.Run
+	}
 	return o, nil
 }
 
 // hold takes the lease of a release for a new run.
 func (c *Cluster) hold(ctx context.Context, name, namespace string) (run string, l *lease, err error) {
-	id := make([]byte, 8)
-	_, _ = rand.Read(id) // never fails
-	run = hex.EncodeToString(id)
+	run = newRun()
 	if l, err = c.newLease(ctx, name, namespace, run); err != nil {
 		return "", nil, err
 	}
 	return run, l, l.take(ctx)
+}
+
+// newRun is a name that is never the same twice.
+func newRun() string {
+	id := make([]byte, 8)
+	_, _ = rand.Read(id) // never fails
+	return hex.EncodeToString(id)
 }
 
 // End gives the right back. It does so, too, after ctx has ended.
@@ -246,8 +272,13 @@ func (o *Operation) End(ctx context.Context) { o.lease.giveBack(ctx) }
 // became of ctx.
 //
 // It takes nothing back. If it fails, the Result says what was begun, for
-// Revert. Errors are a *[PendingError] and a *[BusyError], with which nothing
-// was begun, and a *[FailedError]. It can be called once.
+// Revert. Errors are a *[PendingError], a *[BusyError], a *[ForeignError] and a
+// *[FieldConflictError], with which nothing was begun, and a *[FailedError]. It
+// can be called once.
+//
+// The objects of crds/ are none of its business, see [Cluster.ApplyCRDs]. Objects
+// that hold data, and that the new revision does not have any more, stay. Old
+// revisions are dropped when all is done, but those to be kept.
 func (o *Operation) Apply(ctx context.Context) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
@@ -267,8 +298,15 @@ func (o *Operation) Apply(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	s.records.watch(h)
-	result := Result{Action: ActionUpgrade, Previous: h.back()}
 	last := h.last()
+	if r.After != nil && s.records.newest != *r.After {
+		return Result{}, &OvertakenError{Release: r.Name, Namespace: r.Namespace, Revision: *r.After, Newest: s.records.newest}
+	}
+	if !r.Adopt && h.foreign() {
+		return Result{}, &ForeignError{Release: r.Name, Namespace: r.Namespace, Object: "release", Owner: "somebody who installed it with Helm"}
+	}
+	s.records.check = func(next *releasev1.Release) error { return s.checkLive(ctx, r, last, next) }
+	result := Result{Action: ActionUpgrade, Previous: h.back()}
 	if last == nil || last.Info.Status == common.StatusUninstalled {
 		result.Action, result.Previous = ActionInstall, nil
 	}
@@ -277,8 +315,13 @@ func (o *Operation) Apply(ctx context.Context) (Result, error) {
 	if result.Action == ActionInstall {
 		rel, err = s.install(ctx, r, last != nil)
 	} else {
-		rel, err = s.upgrade(ctx, r)
+		rel, err = s.upgrade(ctx, r, last)
+		// That it could not be let go is told by who meets it: an upgrade that sets the number again.
+		if e := s.held.drop(context.WithoutCancel(ctx)); e != nil {
+			o.cluster.log.WarnContext(ctx, "the upgrade has left an owner of replicas behind", "release", r.Name, "error", e)
+		}
 	}
+	result.Kept = s.kube.kept
 	var unknown error
 	if result.Revision, unknown = s.records.made(); result.Revision == 0 && unknown == nil {
 		return Result{}, s.notBegun(ctx, r, result.Action, err)
@@ -298,10 +341,50 @@ func (o *Operation) Apply(ctx context.Context) (Result, error) {
 	if err != nil {
 		return result, s.failed(ctx, FailedError{
 			Action: result.Action, Release: r.Name, Namespace: r.Namespace,
-			Revision: result.Revision, Hook: failedHook(done, result.Action), Err: err,
+			Revision: result.Revision, Hook: failedHook(done, result.Action), Err: withConflicts(r, err),
 		})
 	}
+	s.prune(ctx, o.cluster, r, result.Previous)
 	return result, nil
+}
+
+// prune drops the oldest revisions of a release. That it cannot is no reason to call the release failed.
+func (s *session) prune(ctx context.Context, c *Cluster, r Release, previous *State) {
+	h, err := s.history(r.Name)
+	if err == nil {
+		for _, old := range h.surplus(r.Keep, previous) {
+			if _, err = s.cfg.Releases.Delete(r.Name, old); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		c.log.WarnContext(ctx, "old revisions were not dropped", "release", r.Name, "namespace", r.Namespace, "error", err)
+	}
+}
+
+// surplus are the revisions to drop, oldest first, so that besides those to be kept maxHistory stay.
+func (h history) surplus(keep []int, previous *State) []int {
+	var old []int
+	others := 0
+	for i, r := range h {
+		if slices.Contains(keep, r.Version) {
+			continue
+		}
+		others++
+		needed := i == len(h)-1 || r.Info.Status == common.StatusDeployed || (previous != nil && previous.Revision == r.Version)
+		if !needed {
+			old = append(old, r.Version)
+		}
+	}
+	return old[:min(len(old), max(0, others-maxHistory))]
+}
+
+// foreign says that somebody else installed the release: no record bears a mark of ours.
+func (h history) foreign() bool {
+	last := h.last()
+	return last != nil && last.Info.Status != common.StatusUninstalled &&
+		!slices.ContainsFunc(h, func(r *releasev1.Release) bool { return r.Labels[runLabel] != "" })
 }
 
 func (o *Operation) open(ctx context.Context) (*session, error) {
@@ -320,6 +403,14 @@ func (s *session) notBegun(ctx context.Context, r Release, action string, err er
 	if errors.Is(err, driver.ErrReleaseExists) || errors.As(err, &overtaken) {
 		return &BusyError{Release: r.Name, Namespace: r.Namespace}
 	}
+	var foreign *ForeignError
+	if errors.As(err, &foreign) {
+		return foreign
+	}
+	var conflict *FieldConflictError
+	if errors.As(err, &conflict) {
+		return conflict
+	}
 	if err == nil {
 		err = errors.New("it has no record")
 	}
@@ -335,6 +426,9 @@ func (s *session) install(ctx context.Context, r Release, replace bool) (helmrel
 	a.ReleaseName = r.Name
 	a.Namespace = r.Namespace
 	a.Replace = replace
+	a.SkipCRDs = true
+	a.TakeOwnership = true // checkLive has seen to whose the objects are
+	a.ForceConflicts = r.TakeOver
 	a.SkipSchemaValidation = true // done by Apply, without Helm's network access
 	a.WaitStrategy = kube.StatusWatcherStrategy
 	a.WaitOptions = waitOptions(ctx)
@@ -347,7 +441,7 @@ func (s *session) install(ctx context.Context, r Release, replace bool) (helmrel
 	return a.RunWithContext(context.WithoutCancel(ctx), ch, r.Values)
 }
 
-func (s *session) upgrade(ctx context.Context, r Release) (helmrelease.Releaser, error) {
+func (s *session) upgrade(ctx context.Context, r Release, last *releasev1.Release) (helmrelease.Releaser, error) {
 	ch, err := r.Chart.HelmChart()
 	if err != nil {
 		return nil, err
@@ -356,20 +450,34 @@ func (s *session) upgrade(ctx context.Context, r Release) (helmrelease.Releaser,
 	a.Install = true
 	a.Namespace = r.Namespace
 	a.ResetValues = true
-	a.MaxHistory = maxHistory
+	a.SkipCRDs = true
+	a.TakeOwnership = true // as above
+	// There are conflicts with server-side apply only, and forcing them is an error otherwise.
+	a.ForceConflicts = r.TakeOver && appliedByServer(last)
 	a.SkipSchemaValidation = true
 	a.WaitStrategy = kube.StatusWatcherStrategy
 	a.WaitOptions = waitOptions(ctx)
 	a.Timeout = r.Timeout
 	a.PostRenderStrategy = action.PostRenderStrategyCombined
-	if r.PostRender != nil {
-		a.PostRenderer = postRenderer(r.PostRender)
-	}
+	s.held = &heldReplicas{session: s}
+	a.PostRenderer = postRenderer(func(docs []byte) ([]byte, error) {
+		if r.PostRender != nil {
+			var err error
+			if docs, err = r.PostRender(docs); err != nil {
+				return nil, err
+			}
+		}
+		return docs, s.held.hold(ctx, docs, r.Namespace)
+	})
 	return a.RunWithContext(context.WithoutCancel(ctx), r.Name, ch, r.Values)
 }
 
 func waitOptions(ctx context.Context) []kube.WaitOption {
 	return []kube.WaitOption{kube.WithWaitContext(ctx), kube.WithStatusComputeWorkers(statusWorkers)}
+}
+
+func appliedByServer(r *releasev1.Release) bool {
+	return r.ApplyMethod == string(releasev1.ApplyMethodServerSideApply)
 }
 
 // ensureNamespace creates the namespace if it is missing. Helm's own way
@@ -386,7 +494,7 @@ func (s *session) ensureNamespace(ctx context.Context, name string) error {
 			metav1.CreateOptions{FieldManager: fieldManager})
 	}
 	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("creating namespace %q: %w", name, err)
+		return fmt.Errorf("creating namespace %q: %w", name, forbid(err))
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"helm.sh/helm/v4/pkg/action"
 	"helm.sh/helm/v4/pkg/kube"
@@ -50,9 +52,10 @@ func (o *Operation) Revert(ctx context.Context) error {
 	if last := h.last(); last != nil && !s.records.owns(last) {
 		return o.overtaken(s, h)
 	}
-	if err := s.revert(ctx, o.cluster, o.release.Name, o.release.Namespace, h, o.previous); err != nil {
+	if err := s.revert(ctx, o.cluster, o.release.Name, o.release.Namespace, h, o.previous, h.removedBefore()); err != nil {
 		return err
 	}
+	s.prune(ctx, o.cluster, o.release, o.previous)
 	o.begun = false
 	return nil
 }
@@ -100,10 +103,46 @@ func (s *session) restore(made *releasev1.Release) (history, error) {
 // with the annotation that [chart.KeepData] sets stay, and so do the objects of
 // crds/ and the namespace. The next Apply finds and takes over what stayed.
 //
+// A release that was uninstalled with [Cluster.Remove] comes back that way, too.
+//
 // It takes the lease of the release, with the errors of [Cluster.Begin]. Others
 // are a *[NoRevisionError], and a *[FailedError], which wraps an
 // *[OvertakenError] where somebody else changed the release at the same time.
 func (c *Cluster) Revert(ctx context.Context, name, namespace string, to *State) error {
+	return c.change(ctx, name, namespace, to, func(ctx context.Context, s *session, h history) error {
+		return s.revert(ctx, c, name, namespace, h, to, false)
+	})
+}
+
+// Recover takes back what an install has left behind that was killed: to the revision that was recorded before it
+// began, or, if to is nil, to nothing, by uninstalling. Whatever the install had come to, and whatever was tried since: where
+// it had begun nothing, nothing is done. It is like [Cluster.Revert] otherwise, and may be repeated.
+//
+// Hooks of the interrupted revision are ended first. Whether one is running is seen by the Jobs and Pods that are there,
+// not by what was recorded last. Objects that are being deleted are waited for.
+//
+// Where the release had been removed before with [Cluster.Remove], its history stays. A revision that is deployed and
+// that another program has made is an *[OvertakenError], and nothing is changed.
+func (c *Cluster) Recover(ctx context.Context, name, namespace string, to *State) error {
+	return c.change(ctx, name, namespace, to, func(ctx context.Context, s *session, h history) error {
+		if last := h.last(); last != nil && last.Info.Status == common.StatusDeployed && !marked(last) {
+			known := 0
+			if to != nil {
+				known = to.Revision
+			}
+			if last.Version != known && (to == nil || last.Info.RollbackRevision != known) {
+				return &OvertakenError{Release: name, Namespace: namespace, Revision: known, Newest: last.Version}
+			}
+		}
+		return s.revert(ctx, c, name, namespace, h, to, h.removedBefore())
+	})
+}
+
+// change calls f with the history of a release, which is to be brought to a revision, or removed for nil, holding its lease. Where
+// there is no history, nothing is done, or there is a *[NoRevisionError].
+func (c *Cluster) change(
+	ctx context.Context, name, namespace string, to *State, f func(context.Context, *session, history) error,
+) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -114,6 +153,10 @@ func (c *Cluster) Revert(ctx context.Context, name, namespace string, to *State)
 	h, err := s.history(name)
 	if err != nil || (len(h) == 0 && to == nil) {
 		return err
+	}
+	if len(h) == 0 {
+		// Before a lease is taken: its namespace may be gone, too.
+		return &NoRevisionError{Release: name, Namespace: namespace, Revision: to.Revision}
 	}
 	run, l, err := c.hold(ctx, name, namespace)
 	if err != nil {
@@ -129,11 +172,16 @@ func (c *Cluster) Revert(ctx context.Context, name, namespace string, to *State)
 	if h, err = s.history(name); err != nil {
 		return err
 	}
-	return s.revert(ctx, c, name, namespace, h, to)
+	return f(ctx, s, h)
 }
 
-// revert changes the release with this history, whose lease is held.
-func (s *session) revert(ctx context.Context, c *Cluster, name, namespace string, h history, to *State) error {
+// removedBefore says that the release had been uninstalled, and its history kept, before the newest revision was made.
+func (h history) removedBefore() bool {
+	return slices.ContainsFunc(h, func(r *releasev1.Release) bool { return r != h.last() && !r.Info.Deleted.IsZero() })
+}
+
+// revert changes the release with this history, whose lease is held. Uninstalling drops the history, unless it is to be kept.
+func (s *session) revert(ctx context.Context, c *Cluster, name, namespace string, h history, to *State, keepHistory bool) error {
 	s.records.watch(h)
 	last := h.last()
 	e := FailedError{Action: ActionUninstall, Release: name, Namespace: namespace}
@@ -145,6 +193,9 @@ func (s *session) revert(ctx context.Context, c *Cluster, name, namespace string
 		if e.Err = s.stopHooks(ctx, c, last); e.Err == nil {
 			e.Err = s.uninstall(ctx, c, name)
 		}
+		if e.Err == nil && !keepHistory {
+			e.Err = s.dropHistory(name)
+		}
 	} else {
 		i := slices.IndexFunc(h, func(r *releasev1.Release) bool { return r.Version == to.Revision })
 		if i < 0 {
@@ -155,6 +206,9 @@ func (s *session) revert(ctx context.Context, c *Cluster, name, namespace string
 		}
 		e.Action = ActionRollback
 		if e.Err = s.stopHooks(ctx, c, last); e.Err == nil {
+			e.Err = s.settle(ctx, c, last)
+		}
+		if e.Err == nil {
 			e.Err = s.rollback(ctx, c, h[i])
 		}
 		if errors.Is(e.Err, driver.ErrReleaseExists) {
@@ -173,14 +227,21 @@ func (s *session) revert(ctx context.Context, c *Cluster, name, namespace string
 func (s *session) rollback(ctx context.Context, c *Cluster, to *releasev1.Release) error {
 	a := action.NewRollback(s.cfg)
 	a.Version = to.Version
-	a.MaxHistory = maxHistory
 	// Conflicts exist with server-side apply only, and forcing them is an
 	// error with the other kind, which releases of Helm 3 have.
-	a.ForceConflicts = to.ApplyMethod == string(releasev1.ApplyMethodServerSideApply)
+	a.ForceConflicts = appliedByServer(to)
 	a.WaitStrategy = kube.StatusWatcherStrategy
 	a.WaitOptions = waitOptions(ctx)
 	a.Timeout = c.timeout
-	return a.Run(to.Name)
+	held, err := s.keepScaled(ctx, c, to)
+	if err != nil {
+		return err
+	}
+	err = a.Run(to.Name)
+	if e := held.drop(context.WithoutCancel(ctx)); e != nil {
+		c.log.WarnContext(ctx, "the way back has left an owner of replicas behind", "release", to.Name, "error", e)
+	}
+	return err
 }
 
 // closeRollback finds out what a failed rollback left behind, if it made a
@@ -204,9 +265,31 @@ func (s *session) closeRollback(name string, before *releasev1.Release) (revisio
 	return last.Version, hook
 }
 
-// uninstall deletes a release, and its history once everything is gone. Helm by
-// itself drops the history although objects are still there, and then nothing
-// could wait for them any more.
+// settle waits until the objects are gone of which an uninstall that was begun has ordered the deletion: who applies them
+// while they go loses them.
+func (s *session) settle(ctx context.Context, c *Cluster, r *releasev1.Release) error {
+	if r.Info.Deleted.IsZero() {
+		return nil
+	}
+	resources, err := s.cfg.KubeClient.Build(strings.NewReader(r.Manifest), false)
+	if err != nil {
+		return err
+	}
+	var going kube.ResourceList
+	for _, info := range resources {
+		live, err := lookAt(ctx, info)
+		if err != nil {
+			return err
+		}
+		if live != nil && live.GetDeletionTimestamp() != nil {
+			going.Append(info)
+		}
+	}
+	return s.kube.gone(going, c.timeout)
+}
+
+// uninstall deletes a release, but not its history: Helm by itself drops that
+// although objects are still there, and then nothing could wait for them any more.
 func (s *session) uninstall(ctx context.Context, c *Cluster, name string) error {
 	a := action.NewUninstall(s.cfg)
 	a.KeepHistory = true
@@ -222,9 +305,10 @@ func (s *session) uninstall(ctx context.Context, c *Cluster, name string) error 
 		a.DisableHooks = true
 		err = s.runUninstall(a, name)
 	}
-	if err != nil {
-		return err
-	}
+	return err
+}
+
+func (s *session) dropHistory(name string) error {
 	h, err := s.history(name)
 	for _, r := range h { // the newest last: until then it can be repeated
 		if err == nil {
@@ -272,22 +356,31 @@ func (s *session) deleteHookFailed(name string) bool {
 // leaves them: a hook that timed out, or was waiting for its image, would run
 // on, or start, next to the revision that was put back. Those that ended are
 // left, because their logs say why.
+//
+// What the record says of a hook may be older than what became of it: that it
+// runs is seen by objects that were made after the record.
 func (s *session) stopHooks(ctx context.Context, c *Cluster, r *releasev1.Release) error {
-	if r.Info.Status == common.StatusDeployed {
+	if r.Info.Status == common.StatusDeployed || r.Info.Status == common.StatusUninstalled {
 		return nil
 	}
+	began := s.began(ctx, r)
 	for _, h := range r.Hooks {
-		if (h.Kind != "Job" && h.Kind != "Pod") || h.LastRun.StartedAt.IsZero() || h.LastRun.Phase == releasev1.HookPhaseSucceeded {
+		if h.Kind != "Job" && h.Kind != "Pod" {
 			continue
 		}
-		if err := s.stopHook(ctx, c, h); err != nil {
+		since := began
+		if !h.LastRun.StartedAt.IsZero() && h.LastRun.Phase != releasev1.HookPhaseSucceeded {
+			since = time.Time{} // whenever it was made
+		}
+		if err := s.stopHook(ctx, c, h, since); err != nil {
 			return fmt.Errorf("stopping hook %s/%s: %w", h.Kind, h.Name, err)
 		}
 	}
 	return nil
 }
 
-func (s *session) stopHook(ctx context.Context, c *Cluster, h *releasev1.Hook) error {
+// stopHook deletes the objects of a hook that were made since a time and are still running.
+func (s *session) stopHook(ctx context.Context, c *Cluster, h *releasev1.Hook, since time.Time) error {
 	resources, err := s.cfg.KubeClient.Build(bytes.NewBufferString(h.Manifest), false)
 	if err != nil {
 		return err
@@ -299,7 +392,7 @@ func (s *session) stopHook(ctx context.Context, c *Cluster, h *releasev1.Hook) e
 	running := false
 	for _, objects := range live {
 		for _, o := range objects {
-			if u, err := asUnstructured(o); err == nil && !ended(u) {
+			if u, err := asUnstructured(o); err == nil && !ended(u) && !u.GetCreationTimestamp().Time.Before(since) {
 				running = true
 			}
 		}
