@@ -6,7 +6,7 @@
 //	internal/e2e/prepare.sh
 //	go test -tags e2e -count=1 -v ./internal/e2e/
 //
-// Each test takes one to two minutes. The first time, prepare.sh builds Kubernetes from source, which takes about ten
+// Each test takes one to two minutes, TestLife seven. The first time, prepare.sh builds Kubernetes from source, which takes about ten
 // minutes of one core, and helm and cosign at the versions that the product has as libraries (some minutes; the modules
 // come from the Go module proxy). From Debian it installs containerd, runc, docker-registry, etcd, podman, skopeo, CNI
 // plugins, iproute2 and openssl.
@@ -38,6 +38,14 @@
 //     is a registry to skopeo, podman, containerd, helm and cosign: by tag, by digest and by platform, by its own
 //     address and, through what "sealift mirrors" writes, by the original names, under which pods run, too. What it
 //     does not have is asked for nowhere else. A store takes what they push, from those who have the password.
+//   - TestLife is the life of what is installed. An installer is killed with SIGKILL after each of its first ten writes, and what it
+//     left is taken back, or gone on with; an API server that is away for a while does no harm either (life_kill_test.go,
+//     life_operations_test.go). Of three releases the third fails, and all go back (life_fail_test.go). What Helm by itself does
+//     wrong is done right (life_traps_test.go): claims and definitions stay, fields and numbers of replicas of others are not
+//     taken without being asked for, hooks end before anything goes back, releases of others are refused, and the rights that are
+//     printed suffice. A client that asks all the time sees no failed request through blue, green and canary
+//     (life_rollout_test.go). Plans are followed exactly, secrets get into nothing that is printed or kept, receipts are proven by
+//     cosign, and old versions leave the registry.
 //   - Nothing in the site, in all that time, tried to reach an address that it has no route to.
 //
 // # Where it cannot run

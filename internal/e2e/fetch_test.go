@@ -10,45 +10,86 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
 
-// fetchVariable holds a URL where the test binary was started to fetch it, in a network namespace.
-const fetchVariable = "SEALIFT_E2E_FETCH"
+// fetchVariable holds a URL where the test binary was started to fetch it, in a network namespace; or, where putVariable holds a media
+// type, to put there what is on its standard input. A blob is put to ".../blobs/uploads/?digest=DIGEST".
+const (
+	fetchVariable = "SEALIFT_E2E_FETCH"
+	putVariable   = "SEALIFT_E2E_PUT"
+)
 
 func TestMain(m *testing.M) {
-	if url := os.Getenv(fetchVariable); url != "" {
-		if err := printURL(url); err != nil {
+	if from := os.Getenv(fetchVariable); from != "" {
+		if err := printURL(from); err != nil {
 			log.Fatal(err)
 		}
+		return
+	}
+	if from := os.Getenv(askVariable); from != "" {
+		ask(from)
 		return
 	}
 	m.Run()
 }
 
-func printURL(url string) error {
+func printURL(from string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
 		return err
 	}
 	req.Header.Add("Accept", "application/vnd.oci.image.index.v1+json")
 	req.Header.Add("Accept", "application/vnd.oci.image.manifest.v1+json")
+	if mediaType := os.Getenv(putVariable); mediaType != "" {
+		if req.Method, req.Body = http.MethodPut, io.NopCloser(os.Stdin); strings.HasSuffix(req.URL.Path, "/blobs/uploads/") {
+			if req.URL, err = uploadURL(ctx, req.URL); err != nil {
+				return err
+			}
+		}
+		req.Header.Set("Content-Type", mediaType)
+	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", url, resp.Status)
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated {
+		return fmt.Errorf("%s: %s", from, resp.Status)
 	}
 	_, err = io.Copy(os.Stdout, resp.Body)
 	return err
+}
+
+// uploadURL begins an upload, and returns where the blob goes.
+func uploadURL(ctx context.Context, to *url.URL) (*url.URL, error) {
+	begin := *to
+	begin.RawQuery = ""
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, begin.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	at, err := resp.Location()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", to, resp.Status, err)
+	}
+	query := at.Query()
+	query.Set("digest", to.Query().Get("digest"))
+	at.RawQuery = query.Encode()
+	return at, nil
 }
 
 // fetchCommand makes a command that fetches a URL from within this side's network.

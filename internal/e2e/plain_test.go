@@ -27,6 +27,7 @@ charts:
     release: plain
     namespace: plain
     values: [values-plain-%[1]s.yaml]
+    rollback: safe
     dependsOn: [settings]
 manifests:
   - path: crds-%[1]s
