@@ -78,6 +78,7 @@ charts:
   - path: ./lone
     release: lone
     namespace: lone
+    rollback: safe
     values: [values-%[1]s.yaml]
 parameters:
   - {name: policy, type: string, values: [{path: policy}]}
